@@ -1,0 +1,166 @@
+"""The chunk: an immutable, encoded, columnar block of consecutive events of one user.
+
+This module is the format: offsets, codes and limits, and which blocks a schema gives rise to. The loops that
+write and read chunks are in :mod:`uihkv.kernels`; what calls them, :mod:`uihkv.codec`.
+
+All integers are little-endian; nothing is aligned. A chunk is a header, one descriptor for each block, for longer
+chunks one zone for each block, then the blocks back to back.
+
+Header, 64 bytes:
+
+====== ===== ================================================================================================
+offset bytes field
+====== ===== ================================================================================================
+0      8     checksum: xxh3-64, seeded with the user id, of bytes 8 to the end of the zones (in a *plain*
+             chunk: to the end of the chunk), so that a chunk under another user's key is not taken for his
+8      4     magic ``UIHC``
+12     1     format version, 1
+13     1     flags: 1 plain, 2 zones; a reader refuses flags that it does not know
+14     2     schema version: index into the manifest's schema history
+16     4     count of events
+20     2     count of blocks
+22     2     zero
+24     8     start: version before the chunk's first event; the chunk is ``[start, start + count)``
+32     16    least and greatest ``ts``
+48     16    least and greatest visible time; of an empty open chunk, the greatest that the user ever had
+====== ===== ================================================================================================
+
+Descriptor, 24 bytes:
+
+====== ===== ================================================================================================
+0      1     encoding: 0 constant, 1 frame of reference, 2 delta, 3 raw, 4 same as another block
+1      1     bytes of a stored element: 0 (constant, same; delta of constant stride), 1, 2, 4 or 8
+2      1     codec: 0 none, 1 LZ4 block
+3      1     scale: index into ``SCALES``
+4      4     end of the block, from the chunk's first byte; it begins where the block before it ends
+8      4     elements in the block
+12     4     checksum: low half of xxh3-64 of the stored bytes, seeded with the user id
+16     8     base
+====== ===== ================================================================================================
+
+Zone, 24 bytes: least and greatest value (int64, or the bits of a float64 for float columns, uint64 as its bits), and
+a set of 64 bits: bit ``i`` says that ``least + i`` occurs, all ones where more than 64 values are between.
+
+Blocks stand in this order: ``ts``, ``visible_at``, then the schema's columns; a ragged column has two, the lengths
+of its lists and their elements. Elements decode as follows, in 64-bit arithmetic that wraps:
+
+=========== ==================================================================================================
+constant    every element is ``base`` (for floats, its bits)
+frame       ``base + scale * x`` with ``x`` unsigned
+delta       8 bytes ``step``, then ``x`` for all but the first; element i is
+            ``base + scale * (i * step + x[1] + … + x[i])``
+raw         the bytes as they are
+same        the elements of block ``base``
+=========== ==================================================================================================
+
+A *plain* chunk has neither descriptors nor zones: its blocks are raw, in the schema's own widths. It is what a
+handful of events takes least room in; it is written where it is smaller, for schemas without ragged columns.
+
+Integers are stored by frame, delta or constant; floats raw or constant; each block is then passed through LZ4 and kept
+so where that wins a tenth or more. Schema evolution needs nothing more: a chunk names its schema version, a reader
+maps wanted columns to that version's blocks, and fills in defaults for those it lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uihkv.schema import TS, VISIBLE_AT, Column, Schema
+
+MAGIC = int.from_bytes(b"UIHC", "little")
+CHUNK_FORMAT = 1
+
+HEADER_BYTES = 64
+DESCRIPTOR_BYTES = 24
+ZONE_BYTES = 24
+
+FLAG_PLAIN = 1
+FLAG_ZONES = 2
+
+CONSTANT, FRAME, DELTA, RAW, SAME = range(5)
+CODEC_NONE, CODEC_LZ4 = range(2)
+
+SCALES = (
+    1, 10, 60, 100, 1_000, 3_600, 10_000, 60_000, 86_400, 100_000, 1_000_000, 3_600_000, 10_000_000,
+    60_000_000, 86_400_000, 1_000_000_000, 3_600_000_000, 60_000_000_000, 86_400_000_000,
+    3_600_000_000_000, 86_400_000_000_000,
+)  # fmt: skip
+"""Common divisors that frame and delta may take out: clocks often tick coarser than their unit."""
+
+UNSIGNED, SIGNED, FLOAT = range(3)
+"""Kinds of a block's elements; bool counts as unsigned."""
+
+ZONE_MIN_COUNT = 256
+"""Chunks of fewer events carry no zones: reading them costs less than the zones would."""
+
+MAX_CHUNK_RAW_BYTES = 1 << 24
+"""A chunk ends before its events pass this many bytes in memory, unless one event alone does."""
+
+MAX_EVENT_RAW_BYTES = 1 << 29
+"""Most bytes in memory that one event may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLayout:
+    """The blocks of one schema version, as the kernels take them.
+
+    Attributes:
+        names: the column of each block.
+        width: int64[blocks], bytes of an element in the schema's type (lengths of lists: 4).
+        kind: int64[blocks], ``UNSIGNED``, ``SIGNED`` or ``FLOAT``.
+        elements: int64[blocks], elements an event has; 0 for the elements of ragged columns.
+        plain_offset: int64[blocks], bytes an event has in the blocks before.
+        event_bytes: bytes an event has in memory; for ragged schemas, without its lists.
+        first_block: the block where each column begins, by name.
+
+    """
+
+    names: tuple[str, ...]
+    width: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    elements: NDArray[np.int64]
+    plain_offset: NDArray[np.int64]
+    event_bytes: int
+    first_block: dict[str, int]
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks a chunk of this layout has."""
+        return len(self.names)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether any column is ragged."""
+        return bool((self.elements == 0).any())
+
+    @classmethod
+    def of(cls, schema: Schema) -> BlockLayout:
+        """The layout that a schema gives rise to."""
+        rows: list[tuple[str, int, int, int]] = [(TS, 8, SIGNED, 1), (VISIBLE_AT, 8, SIGNED, 1)]
+        for column in schema.columns:
+            if column.ragged:
+                rows.append((column.name, 4, UNSIGNED, 1))
+            rows.append((column.name, column.numpy_dtype.itemsize, kind_of(column), column.elements))
+        names = tuple(row[0] for row in rows)
+        table = np.array([row[1:] for row in rows], np.int64)
+        event_bytes = table[:, 0] * table[:, 2]
+        first_block: dict[str, int] = {}
+        for block, name in enumerate(names):
+            first_block.setdefault(name, block)
+        return cls(
+            names=names,
+            width=table[:, 0].copy(),
+            kind=table[:, 1].copy(),
+            elements=table[:, 2].copy(),
+            plain_offset=np.cumsum(event_bytes) - event_bytes,
+            event_bytes=int(event_bytes.sum()),
+            first_block=first_block,
+        )
+
+
+def kind_of(column: Column) -> int:
+    """How the elements of a column are treated."""
+    return {"b": UNSIGNED, "u": UNSIGNED, "i": SIGNED, "f": FLOAT}[column.numpy_dtype.kind]

@@ -1,0 +1,376 @@
+"""Chunks from events, and columns from chunks: the compiled kernels behind whole-array calls.
+
+``Layouts`` holds the blocks of every schema version of a store, ``Entries`` the chunks and tails of a shard (where
+they lie in LMDB's map, and which of their blocks have been verified). :func:`encode` and :func:`decode` check
+before a kernel runs and raise after; the kernels do neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uihkv.chunk import MAX_CHUNK_RAW_BYTES, BlockLayout
+from uihkv.errors import CorruptChunkError, FormatError
+from uihkv.events import Events
+from uihkv.kernels import decode as _decode
+from uihkv.kernels import encode as _encode
+from uihkv.kernels import status
+from uihkv.kernels.plan import list_bound
+from uihkv.schema import TS, VISIBLE_AT, Schema
+
+Int64s = NDArray[np.int64]
+Array = NDArray[Any]
+Verify = Literal["always", "once", "never"]
+
+VERIFY_CODES: dict[str, int] = {
+    "never": _decode.VERIFY_NEVER,
+    "once": _decode.VERIFY_ONCE,
+    "always": _decode.VERIFY_ALWAYS,
+}
+
+
+class Layouts:
+    """The block layouts of a store's schema versions, as tables that kernels take.
+
+    Attributes:
+        schemas: every schema the store has had, oldest first.
+        layouts: their layouts.
+
+    """
+
+    __slots__ = (
+        "blocks",
+        "elements",
+        "event_bytes",
+        "kind",
+        "layouts",
+        "plain_offset",
+        "ragged",
+        "schemas",
+        "width",
+    )
+
+    def __init__(self, schemas: Sequence[Schema]) -> None:
+        self.schemas = tuple(schemas)
+        self.layouts = tuple(BlockLayout.of(schema) for schema in schemas)
+        widest = max(layout.blocks for layout in self.layouts)
+        self.width = self._table("width", widest)
+        self.kind = self._table("kind", widest)
+        self.elements = self._table("elements", widest)
+        self.plain_offset = self._table("plain_offset", widest)
+        self.blocks = np.array([layout.blocks for layout in self.layouts], np.int64)
+        self.event_bytes = np.array([layout.event_bytes for layout in self.layouts], np.int64)
+        self.ragged = np.array([layout.ragged for layout in self.layouts], np.bool_)
+
+    def _table(self, name: str, widest: int) -> Int64s:
+        table = np.zeros((len(self.layouts), widest), np.int64)
+        for version, layout in enumerate(self.layouts):
+            table[version, : layout.blocks] = getattr(layout, name)
+        return table
+
+    @property
+    def schema(self) -> Schema:
+        """The schema in force."""
+        return self.schemas[-1]
+
+    def first_blocks(self, names: Sequence[str]) -> Int64s:
+        """Block where each column begins in each version, -1 where it lacks: int64[versions, names]."""
+        return np.array(
+            [[layout.first_block.get(name, -1) for name in names] for layout in self.layouts], np.int64
+        ).reshape(len(self.layouts), len(names))
+
+
+class Entries:
+    """Chunks and tails of a shard: chunks first, in key order, then one tail a user.
+
+    Attributes:
+        address, size: int64[entries], where the value lies; 0 until it is first used.
+        user, start, end: int64[entries]; of a tail, ``start`` and ``end`` are -1 until it is opened.
+        verified: int64[entries], a bit for each block whose checksum was found right.
+        first_tail: number of chunks.
+        scratch_bytes: most bytes that a block of an opened entry has before LZ4.
+
+    """
+
+    __slots__ = (
+        "address",
+        "end",
+        "first_tail",
+        "scratch_bytes",
+        "shard",
+        "size",
+        "start",
+        "user",
+        "verified",
+    )
+
+    def __init__(self, shard: int, chunks: tuple[Int64s, Int64s, Int64s], tail_users: Int64s) -> None:
+        user, start, end = chunks
+        unknown = np.full(len(tail_users), -1, np.int64)
+        self.shard = shard
+        self.first_tail = len(user)
+        self.user = np.concatenate([user, tail_users])
+        self.start = np.concatenate([start, unknown])
+        self.end = np.concatenate([end, unknown])
+        self.address = np.zeros(len(self.user), np.int64)
+        self.size = np.zeros(len(self.user), np.int64)
+        self.verified = np.zeros(len(self.user), np.int64)
+        self.scratch_bytes = 0
+
+    def error(self, code: int, entry: int) -> CorruptChunkError | FormatError:
+        """The error for a kernel's status code."""
+        user, start, end = int(self.user[entry]), int(self.start[entry]), int(self.end[entry])
+        if code == status.NEWER:
+            return FormatError(
+                f"shard {self.shard:04d}, user {user}: {status.MEANING[code]} than this package reads; "
+                "install a newer uihkv"
+            )
+        return CorruptChunkError(status.MEANING[code], shard=self.shard, user_id=user, start=start, end=end)
+
+    def open(self, wanted: Int64s, layouts: Layouts, verify: int) -> None:
+        """Check the headers of entries whose addresses were just filled in.
+
+        Raises:
+            CorruptChunkError: for bytes that are no chunk of this user and range.
+            FormatError: for a chunk of a newer format.
+
+        """
+        code, entry, largest = _decode.open_chunks(
+            wanted, self.address, self.size, self.user, self.start, self.end, self.first_tail,
+            layouts.width, layouts.kind, layouts.elements, layouts.blocks, layouts.event_bytes,
+            layouts.ragged, verify,
+        )  # fmt: skip
+        if code != status.OK:
+            self.address[wanted] = 0  # whoever asks again is told again
+            raise self.error(code, entry)
+        self.scratch_bytes = max(self.scratch_bytes, int(largest))
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Windows of chunks and where they go: the plan of a read, sorted by entry.
+
+    Attributes:
+        entry: int64[slices].
+        first, last: int64[slices], events ``[first, last)`` of the entry.
+        out: int64[slices], position of the first of them among the output's events.
+
+    """
+
+    entry: Int64s
+    first: Int64s
+    last: Int64s
+    out: Int64s
+
+    def by_entry(self) -> Slices:
+        """The same slices, those of one entry together."""
+        order = np.argsort(self.entry, kind="stable")
+        return Slices(self.entry[order], self.first[order], self.last[order], self.out[order])
+
+
+def column_type(schema: Schema, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Element type and shape of a readable column."""
+    if name in (TS, VISIBLE_AT):
+        return np.dtype(np.int64), ()
+    column = schema[name]
+    return column.numpy_dtype, column.shape
+
+
+def default_bits(schema: Schema, name: str) -> int:
+    """The low bytes with which a column is filled where a chunk lacks it."""
+    if name in (TS, VISIBLE_AT) or schema[name].ragged:
+        return 0
+    column = schema[name]
+    value = np.zeros(8, np.uint8)
+    given = np.array([0 if column.default is None else column.default], column.numpy_dtype)
+    value[: column.numpy_dtype.itemsize] = given.view(np.uint8)
+    return int(value.view(np.int64)[0])
+
+
+def decode_fixed(entries: Entries, layouts: Layouts, slices: Slices, outputs: dict[str, Array], verify: int) -> None:
+    """Decode columns without lists into outputs ``[N, *shape]``, C-contiguous, in the schema's types.
+
+    Raises:
+        CorruptChunkError: where a checksum fails or a block does not decompress.
+
+    """
+    names = list(outputs)
+    schema = layouts.schema
+    types = [column_type(schema, name) for name in names]
+    _run(
+        entries,
+        slices,
+        layouts,
+        layouts.first_blocks(names),
+        np.array([array.ctypes.data for array in outputs.values()], np.int64),
+        np.array([dtype.itemsize for dtype, _ in types], np.int64),
+        np.array([np.prod(shape, dtype=np.int64) for _, shape in types], np.int64),
+        np.array([default_bits(schema, name) for name in names], np.int64),
+        verify,
+    )
+
+
+def _run(
+    entries: Entries, slices: Slices, layouts: Layouts, block: Int64s, address: Int64s, width: Int64s,
+    elements: Int64s, default: Int64s, verify: int,
+) -> None:  # fmt: skip
+    code, entry = _decode.read_blocks(
+        entries.address, entries.user, entries.verified,
+        slices.entry, slices.first, slices.last, slices.out,
+        layouts.width, layouts.kind, layouts.elements, layouts.plain_offset,
+        block, address, width, elements, default,
+        verify, np.empty(max(entries.scratch_bytes, 1), np.uint8),
+    )  # fmt: skip
+    if code != status.OK:
+        raise entries.error(code, entry)
+
+
+def decode_list_lengths(
+    entries: Entries, layouts: Layouts, slices: Slices, name: str, lengths: Int64s, verify: int
+) -> None:
+    """Decode the lengths of a ragged column's lists into int64[N].
+
+    Raises:
+        CorruptChunkError: where a checksum fails, a block does not decompress, or lengths cannot be.
+
+    """
+    one = np.ones(1, np.int64)
+    block = layouts.first_blocks([name])
+    _run(
+        entries, slices, layouts, block,
+        np.array([lengths.ctypes.data], np.int64), 8 * one, one, 0 * one, verify,
+    )  # fmt: skip
+    bound = list_bound(entries.address, slices.entry, block[:, 0])
+    count = slices.last - slices.first
+    mine = lengths[np.repeat(slices.out - np.cumsum(count) + count, count) + np.arange(int(count.sum()))]
+    if len(mine) and (int(mine.min()) < 0 or int(mine.max()) > bound or int(mine.sum()) > bound):
+        raise entries.error(status.LISTS, int(slices.entry[0]))
+
+
+def decode_list_elements(
+    entries: Entries, layouts: Layouts, slices: Slices, name: str, offsets: Int64s, values: Array, verify: int
+) -> None:
+    """Decode the elements of a ragged column, whose lists begin at ``offsets``: int64[N+1], into ``values``.
+
+    Raises:
+        CorruptChunkError: where a checksum fails, a block does not decompress, or lengths do not add up.
+
+    """
+    if not len(slices.entry):
+        return
+    longest = int((entries.end - entries.start)[slices.entry].max())
+    code, entry = _decode.read_lists(
+        entries.address, entries.user, entries.verified,
+        slices.entry, slices.first, slices.last, slices.out,
+        layouts.width, layouts.kind, layouts.elements, layouts.plain_offset,
+        layouts.first_blocks([name])[:, 0], offsets, values.ctypes.data, values.dtype.itemsize,
+        verify, np.empty(max(entries.scratch_bytes, 1), np.uint8), np.empty(max(longest, 1), np.int64),
+    )  # fmt: skip
+    if code != status.OK:
+        raise entries.error(code, entry)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChunks:
+    """Chunks back to back in one buffer.
+
+    Attributes:
+        buffer: uint8, the bytes of all chunks.
+        end: int64[chunks], where each ends.
+        group: int64[chunks], the group whose events it holds.
+        start: int64[chunks], version before its first event.
+        count: int64[chunks], its events.
+
+    """
+
+    buffer: NDArray[np.uint8]
+    end: Int64s
+    group: Int64s
+    start: Int64s
+    count: Int64s
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+
+def encode(
+    layouts: Layouts, events: Events, group_row: Int64s, group_count: Int64s, group_start: Int64s,
+    group_user: Int64s, group_visible: Int64s, chunk_events: int, compress: bool,
+) -> EncodedChunks:  # fmt: skip
+    """Encode groups of consecutive rows, one user each, into as few chunks as their limits allow.
+
+    Args:
+        layouts: the store's; the newest schema is written.
+        events: rows, sorted by group.
+        group_row, group_count: int64[groups], the rows of each group; none gives one empty chunk.
+        group_start: int64[groups], the version before the group's first event.
+        group_user: int64[groups].
+        group_visible: int64[groups], greatest visible time, for groups without events.
+        chunk_events: most events a chunk.
+        compress: whether LZ4 is tried.
+
+    """
+    version = len(layouts.schemas) - 1
+    layout = layouts.layouts[version]
+    data, lists, sources = _blocks_of(layout, events)
+    event_bytes = np.empty(0, np.int64)
+    if layout.ragged:
+        event_bytes = np.full(len(events), layout.event_bytes, np.int64)
+        for name, offsets in events.lists.items():
+            event_bytes += np.diff(offsets) * events.columns[name].dtype.itemsize
+    groups = len(group_row)
+    room = groups + len(events)
+    segment = np.empty((3, room), np.int64)
+    n = _encode.cut_segments(
+        group_row, group_count, event_bytes, layout.event_bytes, chunk_events, MAX_CHUNK_RAW_BYTES,
+        segment[0], segment[1], segment[2],
+    )  # fmt: skip
+    group, row, count = (np.ascontiguousarray(part[:n]) for part in segment)
+    start = group_start[group] + row - group_row[group]
+    size = event_bytes.sum() if layout.ragged else layout.event_bytes * len(events)
+    out = np.empty(int(size) + n * (64 + 64 * layout.blocks), np.uint8)
+    largest = _largest_block(layout, events, row, count)
+    end = np.empty(n, np.int64)
+    written = _encode.encode_chunks(
+        row, count, start, group_user[group], group_visible[group],
+        data, lists, layout.width, layout.kind, layout.elements, layout.event_bytes, layout.ragged,
+        version, compress, np.empty(largest, np.int64), np.empty(8 * largest + 16, np.uint8),
+        out, end,
+    )  # fmt: skip
+    del sources  # kept the addresses in ``data`` alive until here
+    return EncodedChunks(out[:written], end, group, start, count)
+
+
+def _blocks_of(layout: BlockLayout, events: Events) -> tuple[Int64s, Int64s, list[Array]]:
+    """Addresses of each block's elements and lists, and the arrays that own them."""
+    data = np.zeros(layout.blocks, np.int64)
+    lists = np.zeros(layout.blocks, np.int64)
+    sources: list[Array] = []
+    for block, name in enumerate(layout.names):
+        if name == TS:
+            array: Array = events.ts
+        elif name == VISIBLE_AT:
+            array = events.visible_at
+        elif layout.elements[block] == 0:
+            array = events.columns[name]
+            lists[block] = events.lists[name].ctypes.data
+        elif name in events.lists:
+            array = np.diff(events.lists[name]).astype(np.uint32)
+        else:
+            array = events.columns[name]
+        array = np.ascontiguousarray(array)
+        sources.append(array)
+        data[block] = array.ctypes.data
+    return data, lists, sources
+
+
+def _largest_block(layout: BlockLayout, events: Events, row: Int64s, count: Int64s) -> int:
+    """Most elements that a block of these chunks has; at least 1."""
+    fixed = int(count.max(initial=0)) * int(layout.elements.max())
+    ragged = (int((offsets[row + count] - offsets[row]).max(initial=0)) for offsets in events.lists.values())
+    return max(1, fixed, *ragged)

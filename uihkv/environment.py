@@ -1,0 +1,97 @@
+"""One LMDB environment a process and path: who holds it open, and when it closes.
+
+LMDB demands that a process opens an environment once. This is the one registry of the package: environments by path,
+counted, and by process, since an environment must not be used across a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from uihkv.errors import FormatError, StoreFullError
+
+MAP_BYTES = 64 << 30
+"""Address space reserved for a shard at least; a file of more gets four times its size."""
+_PAGE = 1 << 20
+MAX_READERS = 1024
+
+
+@dataclass(slots=True)
+class _Held:
+    environment: Any
+    holders: int
+
+
+_held: dict[tuple[int, str, bool], _Held] = {}
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """A child of fork may inherit the lock taken; its environments are its parent's and stay untouched."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def open_environment(path: Path, *, readonly: bool, create: bool = False) -> Any:
+    """Hold the environment at a path; each call is matched by :func:`close_environment`.
+
+    Raises:
+        FormatError: when the file is not an LMDB environment of a version that LMDB reads.
+        StoreFullError: when its map does not fit the address space.
+
+    """
+    key = (os.getpid(), str(path.resolve()), readonly)
+    with _lock:
+        held = _held.get(key)
+        if held is None:
+            held = _Held(_open(path, readonly, create), 0)
+            _held[key] = held
+        held.holders += 1
+        return held.environment
+
+
+def _open(path: Path, readonly: bool, create: bool) -> Any:
+    data = path / "data.mdb"
+    size = data.stat().st_size if data.exists() else 0
+    if not create and size == 0:
+        raise FormatError(f"{data} is missing or empty; restore this shard from a backup")
+    try:
+        environment = lmdb.open(
+            str(path),
+            map_size=max(MAP_BYTES, -(-4 * size // _PAGE) * _PAGE),
+            max_dbs=8,
+            max_readers=MAX_READERS,
+            readonly=readonly,
+            create=create,
+            readahead=False,
+            meminit=False,
+            max_spare_txns=4,
+        )
+    except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+        raise FormatError(f"{data} is not a shard ({error}); restore it from a backup") from error
+    except lmdb.MemoryError as error:
+        raise StoreFullError(f"cannot map {path}: {error}; raise the limit on the process's address space") from error
+    environment.reader_check()
+    return environment
+
+
+def close_environment(path: Path, *, readonly: bool) -> None:
+    """Let go of an environment; the last holder closes it."""
+    key = (os.getpid(), str(path.resolve()), readonly)
+    with _lock:
+        held = _held.get(key)
+        if held is None:
+            return
+        held.holders -= 1
+        if held.holders == 0:
+            del _held[key]
+            held.environment.close()

@@ -1,0 +1,128 @@
+"""A batch of histories as flat columns.
+
+Sequences of different lengths lie back to back in one array per column, with offsets that say where each
+begins: the layout of jagged tensors. A :class:`Histories` is plain data in memory of its own; it outlives the
+snapshot it was read from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uihkv.errors import SchemaError
+
+Values = NDArray[Any]
+Int64s = NDArray[np.int64]
+
+
+class Histories:
+    """The sequences of B pointers, N events in all, oldest first.
+
+    Attributes:
+        offsets: int64[B+1]; the events of row ``b`` are ``[offsets[b], offsets[b+1])``.
+
+    ``histories["item_id"]`` gives ``(values, offsets)`` with ``values: [N, *shape]``. A ragged column gives
+    ``(values, offsets, element_offsets)``: ``values`` are the elements of all lists, and event ``n`` holds
+    ``values[element_offsets[n]:element_offsets[n+1]]`` (``element_offsets: int64[N+1]``).
+
+    """
+
+    __slots__ = ("_columns", "_element_offsets", "offsets")
+
+    offsets: Int64s
+
+    def __init__(
+        self,
+        offsets: Int64s,
+        columns: Mapping[str, Values],
+        element_offsets: Mapping[str, Int64s] | None = None,
+    ) -> None:
+        self.offsets = offsets
+        self._columns = dict(columns)
+        self._element_offsets = dict(element_offsets or {})
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int64s:
+        """Events of each row: int64[B]."""
+        return np.diff(self.offsets)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that were read."""
+        return tuple(self._columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = [self.offsets, *self._columns.values(), *self._element_offsets.values()]
+        return sum(array.nbytes for array in arrays)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __getitem__(self, name: str) -> tuple[Values, Int64s] | tuple[Values, Int64s, Int64s]:
+        values = self.values(name)
+        inner = self._element_offsets.get(name)
+        return (values, self.offsets) if inner is None else (values, self.offsets, inner)
+
+    def values(self, name: str) -> Values:
+        """Values of all events of a column: ``[N, *shape]``; of a ragged column all its elements.
+
+        Raises:
+            SchemaError: for a column that was not read.
+
+        """
+        try:
+            return self._columns[name]
+        except KeyError:
+            raise SchemaError(f"column {name!r} was not read; this projection has {', '.join(self._columns)}") from None
+
+    def element_offsets(self, name: str) -> Int64s | None:
+        """Where each event's list begins, int64[N+1]; None for columns that are not ragged."""
+        self.values(name)
+        return self._element_offsets.get(name)
+
+    def padded(self, name: str, length: int, value: Any = 0, side: Literal["left", "right"] = "left") -> Values:
+        """Rectangle of the newest ``length`` events of each row.
+
+        Args:
+            name: a column that is not ragged.
+            length: events a row, 1 or more.
+            value: what fills rows that are shorter.
+            side: where the filling stands.
+
+        Returns:
+            ``[B, length, *shape]`` in the column's dtype.
+
+        Raises:
+            SchemaError: for a ragged or unread column, a length below 1, or another side.
+
+        """
+        values = self.values(name)
+        if name in self._element_offsets:
+            raise SchemaError(f"column {name!r} is ragged; pad its lists yourself from its element offsets")
+        if length < 1:
+            raise SchemaError(f"length is {length}; 1 or more is expected")
+        if side not in ("left", "right"):
+            raise SchemaError(f"side is {side!r}; 'left' or 'right' is expected")
+        kept = np.minimum(self.lengths, length)
+        rows = np.repeat(np.arange(len(self)), kept)
+        within = np.arange(int(kept.sum())) - np.repeat(np.cumsum(kept) - kept, kept)
+        source = np.repeat(self.offsets[1:] - kept, kept) + within
+        target = within + np.repeat(length - kept, kept) if side == "left" else within
+        rectangle = np.full((len(self), length, *values.shape[1:]), value, dtype=values.dtype)
+        rectangle[rows, target] = values[source]
+        return rectangle
+
+    def __repr__(self) -> str:
+        return f"Histories({len(self)} rows, {int(self.offsets[-1])} events, {', '.join(self._columns)})"

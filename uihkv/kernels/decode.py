@@ -1,0 +1,577 @@
+"""From chunks in memory to output arrays.
+
+Two steps. ``open_chunks`` meets untrusted bytes: it checks every field and length of a header against the size of the
+value, so that what comes later needs no check. ``read_blocks`` and ``read_lists`` decode windows of opened
+chunks straight into output arrays; they verify checksums and the result of LZ4, nothing else.
+
+A batch's slices come sorted by chunk: a compressed block is decompressed once for all slices of its chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from uihkv.chunk import (
+    CHUNK_FORMAT,
+    CODEC_LZ4,
+    CODEC_NONE,
+    CONSTANT,
+    DELTA,
+    DESCRIPTOR_BYTES,
+    FLAG_PLAIN,
+    FLAG_ZONES,
+    FLOAT,
+    FRAME,
+    HEADER_BYTES,
+    MAGIC,
+    RAW,
+    SAME,
+    SCALES,
+    SIGNED,
+    ZONE_BYTES,
+)
+from uihkv.kernels import status
+from uihkv.kernels.memory import (
+    copy_bytes,
+    i8_at,
+    i16_at,
+    i32_at,
+    i64_at,
+    load_i64,
+    load_u8,
+    load_u16,
+    load_u32,
+    u8_at,
+    u16_at,
+    u32_at,
+)
+from uihkv.native import lz4_decompress, xxh3
+
+SCALE_TABLE = np.array(SCALES, np.int64)
+_SCALES = len(SCALES)
+_MAX_RAW = (1 << 31) - 1
+VERIFY_NEVER, VERIFY_ONCE, VERIFY_ALWAYS = range(3)
+_LAST_BIT = 63
+
+_OK = status.OK
+_SHORT = status.SHORT
+_MAGIC = status.MAGIC
+_NEWER = status.NEWER
+_SCHEMA = status.SCHEMA
+_RANGE = status.RANGE
+_CHECKSUM = status.CHECKSUM
+_BLOCK = status.BLOCK
+_LENGTH = status.LENGTH
+_LZ4 = status.LZ4
+_LISTS = status.LISTS
+
+
+@njit(nogil=True, cache=True)
+def _stored_bytes(encoding: Any, width: Any, items: Any) -> Any:
+    """Bytes of a block before LZ4."""
+    if items == 0 or encoding == CONSTANT or encoding == SAME:
+        return 0
+    if encoding == DELTA:
+        return 8 + (items - 1) * width
+    return items * width
+
+
+@njit(nogil=True, cache=True)
+def _check_descriptors(
+    address: Any, size: Any, count: Any, begin: Any, version: Any, blocks: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any,
+) -> Any:  # fmt: skip
+    """Status, and the most bytes that a block has before LZ4."""
+    largest = 0
+    for block in range(blocks):
+        at = address + HEADER_BYTES + DESCRIPTOR_BYTES * block
+        encoding = load_u8(at)
+        width = load_u8(at + 1)
+        codec = load_u8(at + 2)
+        scale = load_u8(at + 3)
+        end = load_u32(at + 4)
+        items = load_u32(at + 8)
+        base = load_i64(at + 16)
+        full = lay_width[version, block]
+        kind = lay_kind[version, block]
+        elements = lay_elements[version, block]
+        if encoding > SAME or codec > CODEC_LZ4 or scale >= _SCALES:
+            return _BLOCK, largest
+        if elements > 0 and items != count * elements:
+            return _LENGTH, largest
+        if width > full or not (width == 0 or width == 1 or width == 2 or width == 4 or width == 8):
+            return _BLOCK, largest
+        if encoding == FRAME and (kind == FLOAT or width == 0):
+            return _BLOCK, largest
+        if encoding == DELTA and (kind == FLOAT or elements != 1 or items == 0):
+            return _BLOCK, largest
+        if encoding == RAW and width != full:
+            return _BLOCK, largest
+        if encoding == SAME:
+            if base < 0 or base >= block or elements == 0:
+                return _BLOCK, largest
+            other = address + HEADER_BYTES + DESCRIPTOR_BYTES * base
+            if (
+                load_u8(other) == SAME
+                or load_u32(other + 8) != items
+                or lay_kind[version, base] != kind
+                or lay_width[version, base] != full
+            ):
+                return _BLOCK, largest
+        if end < begin or end > size:
+            return _LENGTH, largest
+        stored = end - begin
+        raw = _stored_bytes(encoding, width, items)
+        if codec == CODEC_NONE:
+            if stored != raw:
+                return _LENGTH, largest
+        else:
+            # LZ4 cannot grow a byte to more than 255: a bound on what a lying header can make us allocate.
+            if raw > _MAX_RAW or raw > 255 * stored or stored > _MAX_RAW:
+                return _LENGTH, largest
+            largest = max(largest, raw)
+        begin = end
+    if begin != size:
+        return _LENGTH, largest
+    return _OK, largest
+
+
+@njit(nogil=True, cache=True)
+def open_chunks(
+    wanted: Any, address: Any, size: Any, user: Any, start: Any, end: Any, first_tail: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_blocks: Any, lay_event_bytes: Any, lay_ragged: Any,
+    verify: Any,
+) -> Any:  # fmt: skip
+    """Check the headers of the wanted entries; learn the ranges of tails.
+
+    Entries below ``first_tail`` are chunks, whose ``start`` and ``end`` come from their keys and are compared;
+    the others are tails, whose ``start`` and ``end`` are filled in.
+
+    Returns:
+        status, the entry that it is about, the most bytes that a block has before LZ4.
+
+    """
+    largest = 0
+    for i in range(len(wanted)):
+        entry = wanted[i]
+        at = address[entry]
+        bytes_here = size[entry]
+        if bytes_here < HEADER_BYTES:
+            return _SHORT, entry, largest
+        if load_u32(at + 8) != MAGIC:
+            return _MAGIC, entry, largest
+        flags = load_u8(at + 13)
+        if load_u8(at + 12) != CHUNK_FORMAT or flags > (FLAG_PLAIN | FLAG_ZONES):
+            return _NEWER, entry, largest
+        version = load_u16(at + 14)
+        count = load_u32(at + 16)
+        blocks = load_u16(at + 20)
+        if version >= len(lay_blocks) or blocks != lay_blocks[version]:
+            return _SCHEMA, entry, largest
+        first = load_i64(at + 24)
+        last = first + count
+        if first < 0 or last < first:
+            return _RANGE, entry, largest
+        if entry < first_tail and (first != start[entry] or last != end[entry] or count == 0):
+            return _RANGE, entry, largest
+        if flags & FLAG_PLAIN:
+            if flags != FLAG_PLAIN or lay_ragged[version]:
+                return _BLOCK, entry, largest
+            if bytes_here != HEADER_BYTES + count * lay_event_bytes[version]:
+                return _LENGTH, entry, largest
+            covered = bytes_here
+        else:
+            covered = HEADER_BYTES + DESCRIPTOR_BYTES * blocks
+            if flags & FLAG_ZONES:
+                covered += ZONE_BYTES * blocks
+            if covered > bytes_here:
+                return _SHORT, entry, largest
+        if verify != VERIFY_NEVER:
+            found = xxh3(at + 8, np.uintp(covered - 8), np.uint64(user[entry]))
+            if np.int64(found) != load_i64(at):
+                return _CHECKSUM, entry, largest
+        if not flags & FLAG_PLAIN:
+            code, raw = _check_descriptors(
+                at, bytes_here, count, covered, version, blocks, lay_width, lay_kind, lay_elements
+            )
+            if code != _OK:
+                return code, entry, largest
+            largest = max(largest, raw)
+        if entry >= first_tail:
+            start[entry] = first
+            end[entry] = last
+    return _OK, 0, largest
+
+
+@njit(nogil=True, cache=True)
+def _fill(bits: Any, target: Any, width: Any, n: Any) -> None:
+    """The low bytes of ``bits``, n times."""
+    if width == 1:
+        out8 = i8_at(target, n)
+        for i in range(n):
+            out8[i] = bits
+    elif width == 2:
+        out16 = i16_at(target, n)
+        for i in range(n):
+            out16[i] = bits
+    elif width == 4:
+        out32 = i32_at(target, n)
+        for i in range(n):
+            out32[i] = bits
+    else:
+        out64 = i64_at(target, n)
+        for i in range(n):
+            out64[i] = bits
+
+
+@njit(nogil=True, cache=True)
+def _shift(x: Any, base: Any, scale: Any, target: Any, width: Any, n: Any) -> None:
+    """``base + scale * x`` for n elements, into elements of ``width`` bytes.
+
+    The loop is written out for each width, so that each is compiled to vector instructions of its own.
+    """
+    if scale == 1:
+        if width == 1:
+            near8 = i8_at(target, n)
+            for i in range(n):
+                near8[i] = base + np.int64(x[i])
+        elif width == 2:
+            near16 = i16_at(target, n)
+            for i in range(n):
+                near16[i] = base + np.int64(x[i])
+        elif width == 4:
+            near32 = i32_at(target, n)
+            for i in range(n):
+                near32[i] = base + np.int64(x[i])
+        else:
+            near64 = i64_at(target, n)
+            for i in range(n):
+                near64[i] = base + np.int64(x[i])
+    elif width == 8:
+        far64 = i64_at(target, n)
+        for i in range(n):
+            far64[i] = base + scale * np.int64(x[i])
+    elif width == 4:
+        far32 = i32_at(target, n)
+        for i in range(n):
+            far32[i] = base + scale * np.int64(x[i])
+    elif width == 2:
+        far16 = i16_at(target, n)
+        for i in range(n):
+            far16[i] = base + scale * np.int64(x[i])
+    else:
+        far8 = i8_at(target, n)
+        for i in range(n):
+            far8[i] = base + scale * np.int64(x[i])
+
+
+@njit(nogil=True, cache=True)
+def _decode_frame(source: Any, width: Any, base: Any, scale: Any, target: Any, target_width: Any, n: Any) -> None:
+    if width == 1:
+        _shift(u8_at(source, n), base, scale, target, target_width, n)
+    elif width == 2:
+        _shift(u16_at(source, n), base, scale, target, target_width, n)
+    elif width == 4:
+        _shift(u32_at(source, n), base, scale, target, target_width, n)
+    else:
+        _shift(i64_at(source, n), base, scale, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
+def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
+    if width == target_width:
+        copy_bytes(source, target, n * width)
+    elif kind != SIGNED:
+        _decode_frame(source, width, 0, 1, target, target_width, n)
+    elif width == 1:
+        _shift(i8_at(source, n), 0, 1, target, target_width, n)
+    elif width == 2:
+        _shift(i16_at(source, n), 0, 1, target, target_width, n)
+    else:
+        _shift(i32_at(source, n), 0, 1, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
+def _sum(x: Any, n: Any) -> Any:
+    total = np.int64(0)
+    for i in range(n):
+        total += np.int64(x[i])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _accumulate(x: Any, first: Any, last: Any, base: Any, scale: Any, step: Any, target: Any, width: Any) -> None:
+    """Elements ``[first, last)`` of a delta block whose increments are x."""
+    n = last - first
+    value = base + scale * (first * step + _sum(x, first))
+    stride = scale * step
+    if width == 8:
+        out64 = i64_at(target, n)
+        out64[0] = value
+        for i in range(1, n):
+            value += stride + scale * np.int64(x[first + i - 1])
+            out64[i] = value
+    elif width == 4:
+        out32 = i32_at(target, n)
+        out32[0] = value
+        for i in range(1, n):
+            value += stride + scale * np.int64(x[first + i - 1])
+            out32[i] = value
+    elif width == 2:
+        out16 = i16_at(target, n)
+        out16[0] = value
+        for i in range(1, n):
+            value += stride + scale * np.int64(x[first + i - 1])
+            out16[i] = value
+    else:
+        out8 = i8_at(target, n)
+        out8[0] = value
+        for i in range(1, n):
+            value += stride + scale * np.int64(x[first + i - 1])
+            out8[i] = value
+
+
+@njit(nogil=True, cache=True)
+def _decode_delta(
+    source: Any, width: Any, items: Any, first: Any, last: Any, base: Any, scale: Any,
+    target: Any, target_width: Any,
+) -> None:  # fmt: skip
+    step = load_i64(source)
+    increments = source + 8
+    if width == 0:
+        n = last - first
+        if target_width == 8:
+            even64 = i64_at(target, n)
+            for i in range(n):
+                even64[i] = base + scale * step * (first + i)
+        else:
+            for i in range(n):
+                _fill(base + scale * step * (first + i), target + i * target_width, target_width, 1)
+    elif width == 1:
+        _accumulate(u8_at(increments, items - 1), first, last, base, scale, step, target, target_width)
+    elif width == 2:
+        _accumulate(u16_at(increments, items - 1), first, last, base, scale, step, target, target_width)
+    elif width == 4:
+        _accumulate(u32_at(increments, items - 1), first, last, base, scale, step, target, target_width)
+    else:
+        _accumulate(i64_at(increments, items - 1), first, last, base, scale, step, target, target_width)
+
+
+@njit(nogil=True, cache=True)
+def _find_block(address: Any, block: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any) -> Any:
+    """Where a block of an opened chunk is and how it is coded.
+
+    Returns:
+        block (another one where it is the same), encoding, width, codec, scale, begin, end, items, base.
+
+    """
+    version = load_u16(address + 14)
+    if load_u8(address + 13) & FLAG_PLAIN:
+        count = load_u32(address + 16)
+        width = lay_width[version, block]
+        items = count * lay_elements[version, block]
+        begin = HEADER_BYTES + count * lay_plain_offset[version, block]
+        return (
+            block, np.int64(RAW), width, np.int64(CODEC_NONE), np.int64(1),
+            begin, begin + items * width, items, np.int64(0),
+        )  # fmt: skip
+    at = address + HEADER_BYTES + DESCRIPTOR_BYTES * block
+    if load_u8(at) == SAME:
+        block = load_i64(at + 16)
+        at = address + HEADER_BYTES + DESCRIPTOR_BYTES * block
+    if block > 0:
+        begin = load_u32(at - DESCRIPTOR_BYTES + 4)
+    else:
+        blocks = load_u16(address + 20)
+        begin = HEADER_BYTES + DESCRIPTOR_BYTES * blocks
+        if load_u8(address + 13) & FLAG_ZONES:
+            begin += ZONE_BYTES * blocks
+    return (
+        block, load_u8(at), load_u8(at + 1), load_u8(at + 2), SCALE_TABLE[load_u8(at + 3)],
+        begin, load_u32(at + 4), load_u32(at + 8), load_i64(at + 16),
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _verify_block(
+    address: Any, user: Any, block: Any, begin: Any, end: Any, verify: Any, verified: Any, entry: Any
+) -> Any:
+    """Whether the block's bytes are those that were written; remembers a yes."""
+    if verify == VERIFY_NEVER or load_u8(address + 13) & FLAG_PLAIN:
+        return True  # the header's checksum covers a plain chunk whole
+    bit = np.int64(1) << min(block, _LAST_BIT)
+    if verify == VERIFY_ONCE and verified[entry] & bit:
+        return True
+    found = np.int64(xxh3(address + begin, np.uintp(end - begin), np.uint64(user))) & 0xFFFFFFFF
+    if found != load_u32(address + HEADER_BYTES + DESCRIPTOR_BYTES * block + 12):
+        return False
+    if block < _LAST_BIT:  # the last bit would stand for several blocks: those are verified each time
+        verified[entry] |= bit
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _unpack(address: Any, begin: Any, end: Any, encoding: Any, width: Any, codec: Any, items: Any, scratch: Any) -> Any:
+    """Address of the block's bytes without LZ4; 0 when they do not decompress."""
+    source = address + begin
+    if codec == CODEC_NONE:
+        return source
+    raw = _stored_bytes(encoding, width, items)
+    target = np.int64(scratch.ctypes.data)
+    got = lz4_decompress(source, target, np.int32(end - begin), np.int32(raw))
+    return target if got == raw else np.int64(0)
+
+
+@njit(nogil=True, cache=True)
+def _decode_window(
+    source: Any, encoding: Any, width: Any, kind: Any, items: Any, scale: Any, base: Any,
+    first: Any, last: Any, target: Any, target_width: Any,
+) -> None:  # fmt: skip
+    """Elements ``[first, last)`` of an unpacked block."""
+    n = last - first
+    if n <= 0:
+        return
+    if encoding == FRAME:
+        _decode_frame(source + first * width, width, base, scale, target, target_width, n)
+    elif encoding == DELTA:
+        _decode_delta(source, width, items, first, last, base, scale, target, target_width)
+    elif encoding == RAW:
+        _decode_raw(source + first * width, width, kind, target, target_width, n)
+    else:
+        _fill(base, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
+def read_blocks(
+    address: Any, user: Any, verified: Any,
+    slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_plain_offset: Any,
+    want_block: Any, want_address: Any, want_width: Any, want_elements: Any, want_default: Any,
+    verify: Any, scratch: Any,
+) -> Any:  # fmt: skip
+    """Decode event windows of blocks with a fixed number of elements an event.
+
+    Args:
+        address, user, verified: int64[entries] of the shard's directory.
+        slice_entry, slice_from, slice_to, slice_out: int64[slices], sorted by entry: events
+            ``[from, to)`` of the entry's chunk go to events ``[out, out + to - from)`` of the outputs.
+        lay_*: int64[schema versions, blocks], the layouts.
+        want_block: int64[schema versions, wanted], -1 where a version lacks the column.
+        want_address, want_width, want_elements, want_default: int64[wanted], the outputs.
+        verify: one of the ``VERIFY_`` codes.
+        scratch: uint8 array that holds the largest block before LZ4.
+
+    Returns:
+        status, the entry that it is about.
+
+    """
+    slices = len(slice_entry)
+    at = 0
+    while at < slices:
+        entry = slice_entry[at]
+        until = at + 1
+        while until < slices and slice_entry[until] == entry:
+            until += 1
+        chunk = address[entry]
+        version = load_u16(chunk + 14)
+        for want in range(len(want_address)):
+            block = want_block[version, want]
+            elements = want_elements[want]
+            step = elements * want_width[want]
+            if block < 0:
+                for i in range(at, until):
+                    n = (slice_to[i] - slice_from[i]) * elements
+                    _fill(want_default[want], want_address[want] + slice_out[i] * step, want_width[want], n)
+                continue
+            block, encoding, width, codec, scale, begin, end, items, base = _find_block(
+                chunk, block, lay_width, lay_elements, lay_plain_offset
+            )
+            if not _verify_block(chunk, user[entry], block, begin, end, verify, verified, entry):
+                return _CHECKSUM, entry
+            source = _unpack(chunk, begin, end, encoding, width, codec, items, scratch)
+            if source == 0:
+                return _LZ4, entry
+            for i in range(at, until):
+                _decode_window(
+                    source, encoding, width, lay_kind[version, block], items, scale, base,
+                    slice_from[i] * elements, slice_to[i] * elements,
+                    want_address[want] + slice_out[i] * step, want_width[want],
+                )  # fmt: skip
+        at = until
+    return _OK, 0
+
+
+@njit(nogil=True, cache=True)
+def read_lists(
+    address: Any, user: Any, verified: Any,
+    slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_plain_offset: Any,
+    want_block: Any, offsets: Any, target: Any, target_width: Any,
+    verify: Any, scratch: Any, lengths: Any,
+) -> Any:  # fmt: skip
+    """Decode the elements of a ragged column; its lengths were read before, into ``offsets``.
+
+    Args:
+        want_block: int64[schema versions], the block of the lists' lengths; their elements follow it.
+        offsets: int64[events + 1], where each event's list begins in the output.
+        target: address of the output, elements of ``target_width`` bytes.
+        lengths: int64 array that holds the events of the longest chunk.
+
+    The other arguments and the result are those of :func:`read_blocks`.
+
+    """
+    room = np.int64(lengths.ctypes.data)
+    for i in range(len(slice_entry)):
+        entry = slice_entry[i]
+        chunk = address[entry]
+        version = load_u16(chunk + 14)
+        block = want_block[version]
+        if block < 0:
+            continue
+        count = load_u32(chunk + 16)
+        block, encoding, width, codec, scale, begin, end, items, base = _find_block(
+            chunk, block, lay_width, lay_elements, lay_plain_offset
+        )
+        source = _unpack(chunk, begin, end, encoding, width, codec, items, scratch)
+        if source == 0:
+            return _LZ4, entry
+        _decode_window(source, encoding, width, lay_kind[version, block], items, scale, base, 0, count, room, 8)
+        block, encoding, width, codec, scale, begin, end, items, base = _find_block(
+            chunk, want_block[version] + 1, lay_width, lay_elements, lay_plain_offset
+        )
+        first = np.int64(0)
+        last = np.int64(0)
+        total = np.int64(0)
+        for event in range(count):
+            if lengths[event] < 0 or lengths[event] > items:
+                return _LISTS, entry
+            if event < slice_from[i]:
+                first += lengths[event]
+            if event < slice_to[i]:
+                last += lengths[event]
+            total += lengths[event]
+        if (
+            total != items
+            or last - first != offsets[slice_out[i] + slice_to[i] - slice_from[i]] - offsets[slice_out[i]]
+        ):
+            return _LISTS, entry
+        if not _verify_block(chunk, user[entry], block, begin, end, verify, verified, entry):
+            return _CHECKSUM, entry
+        source = _unpack(chunk, begin, end, encoding, width, codec, items, scratch)
+        if source == 0:
+            return _LZ4, entry
+        _decode_window(
+            source, encoding, width, lay_kind[version, block], items, scale, base, first, last,
+            target + offsets[slice_out[i]] * target_width, target_width,
+        )  # fmt: skip
+    return _OK, 0
+
+
+@njit(nogil=True, cache=True)
+def load_words(address: Any, wanted: Any, offset: Any, words: Any) -> None:
+    """The header word at ``offset`` of each wanted entry, into ``words[entry]``."""
+    for i in range(len(wanted)):
+        words[wanted[i]] = load_i64(address[wanted[i]] + offset)

@@ -1,0 +1,166 @@
+"""From pointers to slices of chunks.
+
+A pointer's window ``[low, high)`` is cut along the version ranges of its user's chunks and tail. Nothing here
+reads a chunk: ranges are all that a plan needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from uihkv.chunk import DESCRIPTOR_BYTES, HEADER_BYTES
+from uihkv.kernels import status
+from uihkv.kernels.memory import load_u16, load_u32
+
+_OK = status.OK
+_GAP = status.GAP
+
+
+@njit(nogil=True, cache=True)
+def _first_past(end: Any, low: Any, high: Any, version: Any) -> Any:
+    """First chunk in ``[low, high)`` that ends past a version."""
+    while low < high:
+        middle = (low + high) >> 1
+        if end[middle] <= version:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True, cache=True)
+def count_slices(row: Any, low: Any, high: Any, first_chunk: Any, start: Any, end: Any, first_tail: Any) -> Any:
+    """How many slices the windows are cut into. Arguments as in :func:`plan_slices`."""
+    total = 0
+    for i in range(len(row)):
+        if low[i] >= high[i]:
+            continue
+        until = first_chunk[row[i] + 1]
+        chunk = _first_past(end, first_chunk[row[i]], until, low[i])
+        while chunk < until and start[chunk] < high[i]:
+            total += 1
+            chunk += 1
+        if high[i] > start[first_tail + row[i]]:
+            total += 1
+    return total
+
+
+@njit(nogil=True, cache=True)
+def plan_slices(
+    row: Any, low: Any, high: Any, out: Any, first_chunk: Any, start: Any, end: Any, first_tail: Any,
+    slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
+) -> Any:  # fmt: skip
+    """Cut windows into slices of entries.
+
+    Args:
+        row: int64[windows], the user's row among the shard's users.
+        low, high: int64[windows], versions; empty where ``low >= high``.
+        out: int64[windows], where the window's first event goes in the output.
+        first_chunk: int64[users + 1], the user's chunks among the entries.
+        start, end: int64[entries], ranges; entries from ``first_tail`` are the users' tails.
+        slice_*: outputs, as many as :func:`count_slices` says.
+
+    Returns:
+        status, the window that it is about.
+
+    """
+    at = 0
+    for i in range(len(row)):
+        version = low[i]
+        if version >= high[i]:
+            continue
+        until = first_chunk[row[i] + 1]
+        chunk = _first_past(end, first_chunk[row[i]], until, version)
+        while version < high[i]:
+            if chunk < until:
+                entry = chunk
+                chunk += 1
+            else:
+                entry = first_tail + row[i]
+            stop = min(high[i], end[entry])
+            if start[entry] > version or stop <= version or at >= len(slice_entry):
+                return _GAP, i
+            slice_entry[at] = entry
+            slice_from[at] = version - start[entry]
+            slice_to[at] = stop - start[entry]
+            slice_out[at] = out[i] + version - low[i]
+            at += 1
+            version = stop
+    if at != len(slice_entry):
+        return _GAP, 0
+    return _OK, 0
+
+
+@njit(nogil=True, cache=True)
+def count_before(row: Any, moment: Any, offsets: Any, visible: Any, first: Any, version: Any) -> None:
+    """Versions of the prefixes visible strictly before each moment.
+
+    Args:
+        row: int64[pointers], the user's row in ``offsets``; -1: a user without a history.
+        moment: int64[pointers].
+        offsets: int64[rows + 1] into ``visible``, which ascends within each row.
+        first: int64[rows], version before the row's first event.
+        version: int64[pointers], the output.
+
+    """
+    for i in range(len(row)):
+        r = row[i]
+        if r < 0:
+            version[i] = 0
+            continue
+        low = offsets[r]
+        high = offsets[r + 1]
+        while low < high:
+            middle = (low + high) >> 1
+            if visible[middle] < moment[i]:
+                low = middle + 1
+            else:
+                high = middle
+        version[i] = first[r] + low - offsets[r]
+
+
+@njit(nogil=True, cache=True)
+def gather_lists(source: Any, offsets: Any, order: Any, new_offsets: Any, width: Any, target: Any) -> None:
+    """Lists in another order: bytes of elements of ``width``, offsets in elements."""
+    for i in range(len(order)):
+        begin = offsets[order[i]] * width
+        size = (offsets[order[i] + 1]) * width - begin
+        at = new_offsets[i] * width
+        for j in range(size):
+            target[at + j] = source[begin + j]
+
+
+@njit(nogil=True, cache=True)
+def lift_visible(visible: Any, group_row: Any, group_count: Any, latest: Any) -> Any:
+    """Raise visible times below their user's latest to it, in place; how many were."""
+    lifted = 0
+    for group in range(len(group_row)):
+        high = latest[group]
+        for row in range(group_row[group], group_row[group] + group_count[group]):
+            if visible[row] < high:
+                visible[row] = high
+                lifted += 1
+            else:
+                high = visible[row]
+    return lifted
+
+
+@njit(nogil=True, cache=True)
+def list_bound(address: Any, slice_entry: Any, want_block: Any) -> Any:
+    """Most elements of a ragged column that slices of opened chunks can hold, by their headers.
+
+    Args:
+        address: int64[entries].
+        slice_entry: int64[slices].
+        want_block: int64[schema versions], the block of the lists' lengths, -1 where there is none.
+
+    """
+    total = 0
+    for i in range(len(slice_entry)):
+        chunk = address[slice_entry[i]]
+        block = want_block[load_u16(chunk + 14)]
+        if block >= 0:
+            total += load_u32(chunk + HEADER_BYTES + DESCRIPTOR_BYTES * (block + 1) + 8)
+    return total

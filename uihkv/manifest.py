@@ -1,0 +1,152 @@
+"""The manifest: what a store is, in one small msgpack file.
+
+It is written aside, synced and renamed over the old one, so that a reader finds either the old or the new. Nothing in
+it is ever executed or unpickled, and it names no paths.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from uihkv.errors import FormatError, StoreNotFoundError
+from uihkv.schema import Schema
+
+MANIFEST_NAME = "manifest.msgpack"
+STORE_FORMAT = 1
+_MAGIC = "uihkv store"
+_MAX_BYTES = 16 << 20
+
+MAX_SHARDS = 10_000
+MAX_CHUNK_EVENTS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was decided when the store was created, and every schema it has had.
+
+    Attributes:
+        store_id: 32 hexadecimal digits, drawn at creation.
+        shards: number of shards, fixed for the store's life.
+        chunk_events: events at which a tail is sealed.
+        compress: whether LZ4 is tried on blocks.
+        schemas: oldest first; a chunk carries its index.
+
+    """
+
+    store_id: str
+    shards: int
+    chunk_events: int
+    compress: bool
+    schemas: tuple[Schema, ...]
+
+    @property
+    def schema(self) -> Schema:
+        """The schema in force."""
+        return self.schemas[-1]
+
+    def evolve(self, schema: Schema) -> Manifest:
+        """The same store with one more schema."""
+        return replace(self, schemas=(*self.schemas, schema))
+
+    def pack(self) -> bytes:
+        """The file's bytes."""
+        packed: bytes = msgpack.packb(
+            {
+                "magic": _MAGIC,
+                "format": STORE_FORMAT,
+                "store_id": self.store_id,
+                "shards": self.shards,
+                "chunk_events": self.chunk_events,
+                "compress": self.compress,
+                "schemas": [schema.describe() for schema in self.schemas],
+            }
+        )
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes, where: Path) -> Manifest:
+        """Read a file's bytes.
+
+        Raises:
+            FormatError: when they are not a manifest, or one of a newer format.
+
+        """
+        try:
+            fields: Any = msgpack.unpackb(data, strict_map_key=False)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise FormatError(f"{where} is not a manifest ({error}); restore it from a backup") from error
+        if not isinstance(fields, dict) or fields.get("magic") != _MAGIC:
+            raise FormatError(f"{where} is not the manifest of a uihkv store")
+        found = fields.get("format")
+        if not isinstance(found, int) or found < 1:
+            raise FormatError(f"{where} names format {found!r}; restore it from a backup")
+        if found > STORE_FORMAT:
+            raise FormatError(
+                f"{where} is of store format {found}, this package reads up to {STORE_FORMAT}; install a newer uihkv"
+            )
+        try:
+            shards, chunk_events = fields["shards"], fields["chunk_events"]
+            schemas = tuple(Schema.from_description(entry) for entry in fields["schemas"])
+            store_id, compress = fields["store_id"], fields["compress"]
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"{where} lacks {error}; restore it from a backup") from error
+        sound = (
+            isinstance(shards, int)
+            and 1 <= shards <= MAX_SHARDS
+            and isinstance(chunk_events, int)
+            and 1 <= chunk_events <= MAX_CHUNK_EVENTS
+            and isinstance(store_id, str)
+            and isinstance(compress, bool)
+            and schemas
+        )
+        if not sound:
+            raise FormatError(f"{where} holds impossible values; restore it from a backup")
+        return cls(store_id, shards, chunk_events, compress, schemas)
+
+
+def read_manifest(store: Path) -> Manifest:
+    """The manifest of the store in a directory.
+
+    Raises:
+        StoreNotFoundError: when nothing is there.
+        FormatError: when what is there is not a store, or one of a newer format.
+
+    """
+    path = store / MANIFEST_NAME
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        if store.exists():
+            raise FormatError(f"{store} is not a uihkv store: it has no {MANIFEST_NAME}") from None
+        raise StoreNotFoundError(f"{store} does not exist; Store.create makes a store") from None
+    except NotADirectoryError:
+        raise FormatError(f"{store} is a file, not a uihkv store") from None
+    if len(data) > _MAX_BYTES:
+        raise FormatError(f"{path} is larger than any manifest; restore it from a backup")
+    return Manifest.unpack(data, path)
+
+
+def write_manifest(store: Path, manifest: Manifest) -> None:
+    """Put the manifest in its place, durably and at once."""
+    aside = store / (MANIFEST_NAME + ".new")
+    with aside.open("wb") as file:
+        file.write(manifest.pack())
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(store / MANIFEST_NAME)
+    sync_directory(store)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the directory's entries durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

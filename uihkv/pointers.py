@@ -1,0 +1,153 @@
+"""Versioned pointers: which prefix of whose history an example may see.
+
+A batch of pointers is three flat columns. It is what an example carries instead of its history, what
+``head`` and ``resolve`` give, and what ``read`` takes. Whether the versions exist is the store's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from uihkv.errors import PointerError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Int64s = NDArray[np.int64]
+
+
+def as_int64(values: ArrayLike, name: str) -> Int64s:
+    """Flat int64 column from integers that fit.
+
+    Raises:
+        PointerError: for another shape or type, or a value that int64 cannot hold.
+
+    """
+    array = np.asarray(values)
+    if array.ndim == 0:
+        array = array.reshape(1)
+    if array.ndim != 1:
+        raise PointerError(f"{name} has shape {array.shape}; a flat array of integers is expected")
+    if array.size == 0 and array.dtype.kind in "iuf":
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise PointerError(f"{name} has dtype {array.dtype}; integers are expected")
+    if array.dtype == np.uint64 and int(array.max()) > np.iinfo(np.int64).max:
+        raise PointerError(f"{name} holds {int(array.max())}, more than int64 can")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+class Pointers:
+    """A batch of versioned pointers.
+
+    Args:
+        user_id: int64[B], or a single id.
+        version: int64[B], 0 or more; ``v`` names the first ``v`` events of the history.
+        last_ts: int64[B] in the store's time unit, the ``ts`` of event ``version - 1``, by which a read
+            proves that it rebuilt the right prefix; None: the read proves nothing. Of version 0 it is 0.
+
+    Raises:
+        PointerError: for unequal lengths, other types, or a negative version.
+
+    """
+
+    __slots__ = ("last_ts", "user_id", "version")
+
+    user_id: Int64s
+    version: Int64s
+    last_ts: Int64s | None
+
+    def __init__(self, user_id: ArrayLike, version: ArrayLike, last_ts: ArrayLike | None = None) -> None:
+        self.user_id = as_int64(user_id, "user_id")
+        self.version = as_int64(version, "version")
+        self.last_ts = None if last_ts is None else as_int64(last_ts, "last_ts")
+        lengths = {len(self.user_id), len(self.version)}
+        if self.last_ts is not None:
+            lengths.add(len(self.last_ts))
+        if len(lengths) > 1:
+            raise PointerError(
+                f"pointer columns have unequal lengths: user_id {len(self.user_id)}, version "
+                f"{len(self.version)}" + ("" if self.last_ts is None else f", last_ts {len(self.last_ts)}")
+            )
+        if len(self.version) and int(self.version.min()) < 0:
+            at = int(np.argmax(self.version < 0))
+            raise PointerError(f"row {at}: version {int(self.version[at])} is negative; versions start at 0")
+
+    def __len__(self) -> int:
+        return len(self.user_id)
+
+    def __getitem__(self, rows: Any) -> Pointers:
+        """Pointers of these rows: an int, a slice, or an array of indices or booleans."""
+        if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"row {rows} of {len(self)} pointers")
+            rows = slice(rows, rows + 1 or None)
+        last_ts = None if self.last_ts is None else self.last_ts[rows]
+        return Pointers(self.user_id[rows], self.version[rows], last_ts)
+
+    def __add__(self, other: Pointers) -> Pointers:
+        return Pointers.concat([self, other])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pointers):
+            return NotImplemented
+        if (self.last_ts is None) != (other.last_ts is None):
+            return False
+        same = np.array_equal(self.user_id, other.user_id) and np.array_equal(self.version, other.version)
+        if self.last_ts is None or other.last_ts is None:
+            return same
+        return same and np.array_equal(self.last_ts, other.last_ts)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Pointers({len(self)} rows{'' if self.last_ts is not None else ', no last_ts'})"
+
+    @classmethod
+    def concat(cls, parts: Iterable[Pointers]) -> Pointers:
+        """All rows of all parts, in order. ``last_ts`` is kept if every part has it."""
+        parts = list(parts)
+        if not parts:
+            return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+        last = [part.last_ts for part in parts if part.last_ts is not None]
+        return cls(
+            np.concatenate([part.user_id for part in parts]),
+            np.concatenate([part.version for part in parts]),
+            np.concatenate(last) if len(last) == len(parts) else None,
+        )
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table | pa.RecordBatch) -> Pointers:
+        """Pointers from the columns ``user_id``, ``version`` and, if there, ``last_ts``.
+
+        Raises:
+            PointerError: for a missing column, nulls, or a type that is not an integer.
+
+        """
+        columns: dict[str, NDArray[Any]] = {}
+        for name in ("user_id", "version", "last_ts"):
+            if name not in table.schema.names:
+                if name == "last_ts":
+                    continue
+                raise PointerError(
+                    f"no column {name!r} among {table.schema.names}; logged or resolved pointers have "
+                    "user_id, version and last_ts"
+                )
+            column = table.column(name)
+            if column.null_count:
+                raise PointerError(f"column {name!r} has {column.null_count} nulls; pointers have none")
+            columns[name] = column.to_numpy(zero_copy_only=False) if len(column) else np.empty(0, np.int64)
+        return cls(columns["user_id"], columns["version"], columns.get("last_ts"))
+
+    def to_arrow(self) -> pa.Table:
+        """Arrow table with ``user_id``, ``version`` and, if known, ``last_ts``, all int64."""
+        import pyarrow as pa
+
+        columns = {"user_id": self.user_id, "version": self.version}
+        if self.last_ts is not None:
+            columns["last_ts"] = self.last_ts
+        return pa.table(columns)

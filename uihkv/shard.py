@@ -1,0 +1,320 @@
+"""One shard: an LMDB environment that holds the chunks, tails and source offsets of its users.
+
+Its write path turns events into chunks and tails inside one transaction; its read path gives a directory of entries
+over one read transaction. Which users belong to which shard is the store's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from uihkv import keys
+from uihkv.codec import (
+    EncodedChunks,
+    Entries,
+    Layouts,
+    Slices,
+    column_type,
+    decode_fixed,
+    decode_list_elements,
+    decode_list_lengths,
+    encode,
+)
+from uihkv.environment import close_environment, open_environment
+from uihkv.errors import FormatError, StoreFullError
+from uihkv.events import Events
+from uihkv.kernels.decode import VERIFY_ONCE, load_words
+from uihkv.kernels.plan import lift_visible
+from uihkv.schema import TS, VISIBLE_AT
+
+Int64s = NDArray[np.int64]
+
+_NO_CHUNKS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+_VISIBLE_MAX_OFFSET = 56
+_NEVER = np.iinfo(np.int64).min
+_SOURCE_OFFSET_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAppend:
+    """What one shard made of its part of a batch."""
+
+    appended: int
+    replayed: int
+    lifted: int
+    users: int
+
+
+class Shard:
+    """An open shard.
+
+    Args:
+        path: the environment's directory.
+        number: the shard's number, for messages.
+        readonly: whether it may be written.
+        create: make it.
+
+    Raises:
+        FormatError: when the path holds no shard.
+
+    """
+
+    def __init__(self, path: Path, number: int, *, readonly: bool, create: bool = False) -> None:
+        self.path = path
+        self.number = number
+        self.readonly = readonly
+        self._environment = open_environment(path, readonly=readonly, create=create)
+        try:
+            self._chunks = self._environment.open_db(b"chunks", create=create)
+            self._tails = self._environment.open_db(b"tails", create=create)
+            self._sources = self._environment.open_db(b"sources", create=create)
+        except lmdb.Error as error:
+            close_environment(path, readonly=readonly)
+            raise FormatError(f"{path} is not a shard of a uihkv store ({error})") from error
+
+    def close(self) -> None:
+        """Let go of the environment."""
+        close_environment(self.path, readonly=self.readonly)
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def begin_write(self) -> Any:
+        """Start a write transaction; the caller commits or aborts it."""
+        return self._environment.begin(write=True, buffers=True)
+
+    def committed(self, transaction: Any, source: str) -> int | None:
+        """Last offset of a source in this shard, as the transaction sees it."""
+        value = transaction.get(source.encode(), db=self._sources)
+        return None if value is None else int.from_bytes(value, "little", signed=True)
+
+    def commit_source(self, transaction: Any, source: str, offset: int) -> None:
+        """Note a source's offset in the transaction."""
+        value = offset.to_bytes(_SOURCE_OFFSET_BYTES, "little", signed=True)
+        transaction.put(source.encode(), value, db=self._sources)
+
+    def append(
+        self, transaction: Any, layouts: Layouts, events: Events, chunk_events: int, compress: bool
+    ) -> ShardAppend:
+        """Append events, in the order of rows, to their users' histories.
+
+        Each user's tail is opened, the events are put behind it, visible times are lifted to the user's latest, full
+        chunks are sealed, and the rest, at least one event, becomes the new tail.
+
+        Raises:
+            CorruptChunkError: when a tail is damaged; nothing is then committed by the caller.
+
+        """
+        users = np.unique(events.user_id)
+        tails = self._find_tails(transaction, users)
+        known = np.flatnonzero(tails.address)
+        tails.open(known, layouts, VERIFY_ONCE)
+        held = self._decode_tails(layouts, tails, known)
+        both = Events.concat(held, events)
+        both = both.take(np.argsort(both.user_id, kind="stable"))
+        group_row = np.searchsorted(both.user_id, users)
+        group_count = np.diff(np.append(group_row, len(both)))
+        start = np.where(tails.address != 0, tails.start, 0)
+        latest = np.full(len(users), _NEVER)
+        load_words(tails.address, known, _VISIBLE_MAX_OFFSET, latest)
+        # The held events of a tail stand first and ascend: only what is new can be lifted.
+        low = np.where(tails.end > tails.start, _NEVER, latest)
+        lifted = lift_visible(both.visible_at, group_row, group_count, low)
+        chunks = encode(layouts, both, group_row, group_count, start, users, latest, chunk_events, compress)
+        self._put(transaction, users, chunks)
+        return ShardAppend(len(events), 0, int(lifted), len(users))
+
+    def _find_tails(self, transaction: Any, users: Int64s) -> Entries:
+        """Entries of these users' tails; address 0 for users without one."""
+        entries = Entries(self.number, _NO_CHUNKS, users)
+        packed = keys.tail_keys(users)
+        with transaction.cursor(db=self._tails) as cursor:
+            _fill(cursor, packed, keys.TAIL_KEY_BYTES, np.arange(len(users)), entries)
+        return entries
+
+    def _decode_tails(self, layouts: Layouts, tails: Entries, known: Int64s) -> Events:
+        """All events of these tails, tail by tail."""
+        schema = layouts.schema
+        count = (tails.end - tails.start)[known]
+        out = np.cumsum(count) - count
+        slices = Slices(known[count > 0], np.zeros_like(known)[count > 0], count[count > 0], out[count > 0])
+        n = int(count.sum())
+        fixed: dict[str, NDArray[Any]] = {}
+        for name in schema.readable:
+            if name in (TS, VISIBLE_AT) or not schema[name].ragged:
+                dtype, shape = column_type(schema, name)
+                fixed[name] = np.empty((n, *shape), dtype)
+        decode_fixed(tails, layouts, slices, fixed, VERIFY_ONCE)
+        lists: dict[str, Int64s] = {}
+        for column in schema.columns:
+            if column.ragged:
+                fixed[column.name], lists[column.name] = read_ragged(
+                    [(tails, slices)], layouts, column.name, n, VERIFY_ONCE
+                )
+        columns = {name: fixed[name] for name in schema.names}
+        return Events(np.repeat(tails.user[known], count), fixed[TS], fixed[VISIBLE_AT], columns, lists)
+
+    def _put(self, transaction: Any, users: Int64s, chunks: EncodedChunks) -> None:
+        """Write chunks under their keys; the last of each group becomes the user's tail."""
+        is_tail = np.append(chunks.group[1:] != chunks.group[:-1], True)
+        sealed_keys = keys.chunk_keys(users[chunks.group], chunks.start, chunks.start + chunks.count)
+        open_keys = keys.tail_keys(users)
+        buffer = chunks.buffer.data
+        begin = 0
+        put = transaction.put
+        chunk_width, tail_width = keys.CHUNK_KEY_BYTES, keys.TAIL_KEY_BYTES
+        groups = chunks.group.tolist()
+        for index, (end, tail) in enumerate(zip(chunks.end.tolist(), is_tail.tolist(), strict=True)):
+            if tail:
+                at = groups[index] * tail_width
+                put(open_keys[at : at + tail_width], buffer[begin:end], db=self._tails)
+            else:
+                at = index * chunk_width
+                put(sealed_keys[at : at + chunk_width], buffer[begin:end], db=self._chunks)
+            begin = end
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def begin_read(self) -> Any:
+        """Start a read transaction; the caller aborts it."""
+        try:
+            return self._environment.begin(buffers=True)
+        except lmdb.ReadersFullError as error:
+            raise StoreFullError(
+                f"shard {self.number:04d} has no free reader slot ({error}); close snapshots that are not used"
+            ) from error
+
+    def sources(self, transaction: Any) -> dict[str, int]:
+        """Last committed offset of every source."""
+        with transaction.cursor(db=self._sources) as cursor:
+            return {bytes(key).decode(): int.from_bytes(value, "little", signed=True) for key, value in cursor}
+
+    def directory(self, transaction: Any) -> Directory:
+        """The directory of this shard as the transaction sees it."""
+        return Directory(self.number, transaction, self._chunks, self._tails)
+
+    def pages(self) -> tuple[int, int]:
+        """Pages in use, and bytes of a page."""
+        with self._environment.begin() as transaction:
+            stats = [transaction.stat(db) for db in (self._chunks, self._tails, self._sources)]
+        used = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+        return used, int(stats[0]["psize"])
+
+
+class Directory:
+    """Every chunk and tail of a shard, as one read transaction sees them.
+
+    Built from keys alone; where a value lies is looked up on first use and then remembered. Memory: 56 bytes an
+    entry. Not safe for threads: the snapshot holds a lock around :meth:`prepare`.
+
+    Attributes:
+        users: int64[users], ascending.
+        first_chunk: int64[users + 1], each user's chunks among the entries.
+        entries: the entries; the tail of user row ``r`` is entry ``first_tail + r``.
+
+    """
+
+    __slots__ = ("_chunks", "_tails", "_transaction", "entries", "first_chunk", "users")
+
+    def __init__(self, number: int, transaction: Any, chunks: Any, tails: Any) -> None:
+        self._transaction = transaction
+        self._chunks = chunks
+        self._tails = tails
+        with transaction.cursor(db=chunks) as cursor:
+            chunk_entries = keys.parse_chunk_keys(_keys_of(cursor, keys.CHUNK_KEY_BYTES, number))
+        with transaction.cursor(db=tails) as cursor:
+            self.users = keys.parse_tail_keys(_keys_of(cursor, keys.TAIL_KEY_BYTES, number))
+        self.entries = Entries(number, chunk_entries, self.users)
+        bounds = np.searchsorted(chunk_entries[0], self.users)
+        self.first_chunk = np.append(bounds, len(chunk_entries[0]))
+
+    def rows_of(self, user_id: Int64s) -> Int64s:
+        """Row of each user among ``users``, -1 for users without a history: int64[n]."""
+        if not len(self.users):
+            return np.full(len(user_id), -1, np.int64)
+        row = np.searchsorted(self.users, user_id)
+        row[row == len(self.users)] = 0
+        return np.where(self.users[row] == user_id, row, -1)
+
+    def prepare(self, wanted: Int64s, layouts: Layouts, verify: int) -> None:
+        """Look up and check the entries among the wanted that were not used before.
+
+        Raises:
+            CorruptChunkError, FormatError: for values that are no chunks.
+
+        """
+        entries = self.entries
+        fresh = np.unique(wanted[entries.address[wanted] == 0])
+        if not len(fresh):
+            return
+        split = int(np.searchsorted(fresh, entries.first_tail))
+        if split:
+            some = fresh[:split]
+            packed = keys.chunk_keys(entries.user[some], entries.start[some], entries.end[some])
+            with self._transaction.cursor(db=self._chunks) as cursor:
+                _fill(cursor, packed, keys.CHUNK_KEY_BYTES, some, entries)
+        if split < len(fresh):
+            some = fresh[split:]
+            packed = keys.tail_keys(entries.user[some])
+            with self._transaction.cursor(db=self._tails) as cursor:
+                _fill(cursor, packed, keys.TAIL_KEY_BYTES, some, entries)
+        entries.open(fresh, layouts, verify)
+
+
+def _keys_of(cursor: Any, width: int, number: int) -> Iterator[bytes]:
+    for key in cursor.iternext(keys=True, values=False):
+        if len(key) != width:
+            raise FormatError(
+                f"shard {number:04d} holds a key of {len(key)} bytes, {width} are expected; restore it from a backup"
+            )
+        yield key
+
+
+def _fill(cursor: Any, packed: bytes, width: int, rows: Int64s, entries: Entries) -> None:
+    """Note where the values of these keys lie."""
+    address, size = entries.address, entries.size
+    for index, row in enumerate(rows.tolist()):
+        if cursor.set_key(packed[index * width : (index + 1) * width]):
+            value = np.frombuffer(cursor.value(), np.uint8)
+            address[row] = value.__array_interface__["data"][0]
+            size[row] = len(value)
+
+
+def read_ragged(
+    parts: Sequence[tuple[Entries, Slices]], layouts: Layouts, name: str, n: int, verify: int
+) -> tuple[NDArray[Any], Int64s]:
+    """Elements of a ragged column over the slices of several shards, and int64[n+1] offsets of its lists."""
+    lengths = np.zeros(n, np.int64)
+    for entries, slices in parts:
+        decode_list_lengths(entries, layouts, slices, name, lengths, verify)
+    offsets = np.zeros(n + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    values = np.empty(int(offsets[-1]), layouts.schema[name].numpy_dtype)
+    for entries, slices in parts:
+        decode_list_elements(entries, layouts, slices, name, offsets, values, verify)
+    return values, offsets
+
+
+@contextmanager
+def space_errors(path: Path) -> Iterator[None]:
+    """Turn LMDB's ways of having no room into ours."""
+    try:
+        yield
+    except lmdb.MapFullError as error:
+        raise StoreFullError(
+            f"the address space reserved for a shard of {path} is used up ({error}); close and reopen the store, "
+            "which reserves four times the file's size"
+        ) from error
+    except lmdb.DiskError as error:
+        raise StoreFullError(f"no space left for {path} ({error}); nothing of this batch was stored") from error
+    except lmdb.Error as error:
+        if "No space left" in str(error) or "File too large" in str(error):
+            raise StoreFullError(f"no space left for {path} ({error}); nothing of this batch was stored") from error
+        raise

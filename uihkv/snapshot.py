@@ -1,0 +1,353 @@
+"""A consistent read view over all shards: what every pointer names, rebuilt.
+
+A read is two steps over whole arrays. *Plan*: pointers are grouped by shard and ordered by user and version, and their
+windows cut along the version ranges of chunks. *Decode*: one kernel call a shard writes the windows, straight
+from LMDB's map, into the output arrays. The outputs are in the order of the pointers.
+
+What is promised: a pointer rebuilds the same events whatever was appended since; no read returns an event at
+or past the pointer's version; bytes that are not what was written raise and are never returned.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from uihkv import keys
+from uihkv.codec import VERIFY_CODES, Entries, Layouts, Slices, Verify, column_type, decode_fixed
+from uihkv.errors import PointerError, SchemaError, StoreClosedError
+from uihkv.histories import Histories
+from uihkv.kernels import status
+from uihkv.kernels.plan import count_before, count_slices, plan_slices
+from uihkv.pointers import Pointers, as_int64
+from uihkv.projection import Projection
+from uihkv.schema import TS, VISIBLE_AT, Schema
+from uihkv.shard import Directory, Shard, read_ragged
+
+Int64s = NDArray[np.int64]
+Array = NDArray[Any]
+
+_RESOLVE_EVENTS = 1 << 22
+"""Visible times that one step of ``resolve`` holds in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Windows of one shard's users: versions ``[low, high)`` to output events from ``out``, row by row."""
+
+    row: Int64s
+    low: Int64s
+    high: Int64s
+    out: Int64s
+
+
+class Snapshot:
+    """A read view; made by ``Store.snapshot``, closed by ``with`` or :meth:`close`.
+
+    Safe to read from several threads at once. It holds one LMDB reader a shard: while it is open, pages that
+    writers replace are not reused, so the files may grow.
+    """
+
+    def __init__(self, shards: Sequence[Shard], layouts: Layouts, verify: Verify = "once") -> None:
+        if verify not in VERIFY_CODES:
+            raise SchemaError(f"verify is {verify!r}; one of {', '.join(VERIFY_CODES)} is expected")
+        self._layouts = layouts
+        self._verify = VERIFY_CODES[verify]
+        self._condition = threading.Condition(threading.RLock())
+        self._reading = 0
+        self._closed = False
+        self._shards = tuple(shards)
+        self._transactions: list[Any] = []
+        self._directories: list[Directory | None] = [None] * len(self._shards)
+        try:
+            for shard in self._shards:
+                self._transactions.append(shard.begin_read())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def schema(self) -> Schema:
+        """The schema in force when the snapshot was taken."""
+        return self._layouts.schema
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the view, once reads under way in other threads have ended. Closing twice is no error."""
+        with self._condition:
+            self._closed = True
+            while self._reading:
+                self._condition.wait()
+            for transaction in self._transactions:
+                transaction.abort()
+            self._transactions = []
+            self._directories = [None] * len(self._shards)
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """While inside, the map's addresses stay valid."""
+        with self._condition:
+            if self._closed:
+                raise StoreClosedError("the snapshot is closed; take a new one with store.snapshot()")
+            self._reading += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._reading -= 1
+                self._condition.notify_all()
+
+    def _directory(self, shard: int) -> Directory:
+        with self._condition:
+            directory = self._directories[shard]
+            if directory is None:
+                directory = self._shards[shard].directory(self._transactions[shard])
+                self._directories[shard] = directory
+            return directory
+
+    # -- versions -----------------------------------------------------------------------------------
+
+    def users(self) -> Int64s:
+        """All users that have a history, ascending: int64[users]."""
+        with self._open():
+            parts = [self._directory(shard).users for shard in range(len(self._shards))]
+            return np.sort(np.concatenate(parts))
+
+    def head(self, user_ids: ArrayLike) -> Pointers:
+        """Pointers to everything this snapshot has of these users: the logged channel.
+
+        Args:
+            user_ids: int64[B]; a user without a history gets version 0.
+
+        Raises:
+            PointerError: when the ids are not integers.
+
+        """
+        users = as_int64(user_ids, "user_ids")
+        version = np.zeros(len(users), np.int64)
+        last_ts = np.zeros(len(users), np.int64)
+        with self._open():
+            for directory, at in self._by_shard(users):
+                row = directory.rows_of(users[at])
+                version[at] = self._heads(directory, row)
+                last_ts[at] = self._last_ts(directory, row, version[at])
+        return Pointers(users, version, last_ts)
+
+    def resolve(self, user_ids: ArrayLike, as_of: ArrayLike, delay: int = 0) -> Pointers:
+        """Pointers to what was visible strictly before ``as_of - delay``: the batch channel.
+
+        An event visible at that very moment is not in the prefix: ties are out.
+
+        Args:
+            user_ids: int64[B]; a user without a history gets version 0.
+            as_of: int64[B] or one moment for all, in the store's time unit.
+            delay: how much later than its visible time an event reaches the serving side; 0 or more.
+
+        Raises:
+            PointerError: for other types, unequal lengths or a negative delay.
+
+        """
+        users = as_int64(user_ids, "user_ids")
+        moment = as_int64(as_of, "as_of")
+        if len(moment) == 1 and len(users) != 1:
+            moment = np.full(len(users), moment[0])
+        if len(moment) != len(users):
+            raise PointerError(f"{len(users)} user_ids and {len(moment)} as_of; give one moment a user")
+        if isinstance(delay, bool) or not isinstance(delay, int | np.integer) or delay < 0:
+            raise PointerError(f"delay is {delay!r}; a whole number of the time unit, 0 or more, is expected")
+        floor = np.iinfo(np.int64).min
+        moment = np.where(moment < floor + int(delay), floor, moment - int(delay))
+        version = np.zeros(len(users), np.int64)
+        last_ts = np.zeros(len(users), np.int64)
+        with self._open():
+            for directory, at in self._by_shard(users):
+                row = directory.rows_of(users[at])
+                version[at] = self._resolve(directory, row, moment[at])
+                last_ts[at] = self._last_ts(directory, row, version[at])
+        return Pointers(users, version, last_ts)
+
+    def _resolve(self, directory: Directory, row: Int64s, moment: Int64s) -> Int64s:
+        """Versions by binary search in the users' visible times, some users at a time."""
+        version = np.zeros(len(row), np.int64)
+        rows = np.unique(row[row >= 0])
+        heads = self._heads(directory, rows)
+        step = np.cumsum(heads) // _RESOLVE_EVENTS
+        for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(step)) + 1):
+            if not len(part):
+                continue
+            some, high = rows[part], heads[part]
+            offsets = np.zeros(len(part) + 1, np.int64)
+            np.cumsum(high, out=offsets[1:])
+            visible = np.empty(int(offsets[-1]), np.int64)
+            low = np.zeros(len(part), np.int64)
+            slices = self._slices(directory, _Window(some, low, high, offsets[:-1]))
+            decode_fixed(directory.entries, self._layouts, slices, {VISIBLE_AT: visible}, self._verify)
+            mine = np.flatnonzero((row >= some[0]) & (row <= some[-1]))
+            found = np.empty(len(mine), np.int64)
+            count_before(np.searchsorted(some, row[mine]), moment[mine], offsets, visible, low, found)
+            version[mine] = found
+        return version
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        pointers: Pointers,
+        projection: Projection | None = None,
+        *,
+        on_missing: Literal["raise", "empty"] = "raise",
+    ) -> Histories:
+        """Rebuild the prefixes that pointers name, cut to a projection.
+
+        Args:
+            pointers: B pointers; those with ``last_ts`` are proved against the store.
+            projection: columns and length; None: all of them.
+            on_missing: what becomes of a version past the head: an error, or an empty sequence.
+
+        Returns:
+            the B sequences in the pointers' order, oldest event first.
+
+        Raises:
+            SchemaError: for a column that the store does not have.
+            PointerError: for a version past the head, or a ``last_ts`` that is not that of event
+                ``version - 1``: the pointer is of another store, or its history was rebuilt.
+            CorruptChunkError: for bytes that are not what was written.
+
+        """
+        if on_missing not in ("raise", "empty"):
+            raise SchemaError(f"on_missing is {on_missing!r}; 'raise' or 'empty' is expected")
+        if not isinstance(pointers, Pointers):
+            raise PointerError(f"{type(pointers).__name__} given; Pointers are expected")
+        projection = Projection() if projection is None else projection
+        names = projection.resolve(self.schema)
+        with self._open():
+            return self._read(pointers, names, projection.max_len, on_missing)
+
+    def _read(self, pointers: Pointers, names: Sequence[str], max_len: int | None, on_missing: str) -> Histories:
+        version = pointers.version
+        parts: list[tuple[Directory, Int64s, Int64s]] = []
+        for directory, at in self._by_shard(pointers.user_id, version):
+            row = directory.rows_of(pointers.user_id[at])
+            head = self._heads(directory, row)
+            past = version[at] > head
+            if past.any():
+                if on_missing == "raise":
+                    raise self._past_head(pointers, at, head)
+                if version is pointers.version:
+                    version = version.copy()
+                version[at[past]] = 0
+            parts.append((directory, at, row))
+        low = np.zeros_like(version) if max_len is None else np.maximum(version - max_len, 0)
+        offsets = np.zeros(len(version) + 1, np.int64)
+        np.cumsum(version - low, out=offsets[1:])
+        n = int(offsets[-1])
+        fixed = self._outputs(names, n)
+        plans: list[tuple[Entries, Slices]] = []
+        for directory, at, row in parts:
+            slices = self._slices(directory, _Window(row, low[at], version[at], offsets[at]))
+            decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify)
+            plans.append((directory.entries, slices))
+            if pointers.last_ts is not None:
+                self._prove(directory, row, version, at, pointers)
+        columns: dict[str, Array] = {}
+        element_offsets: dict[str, Int64s] = {}
+        for name in names:
+            if name in fixed:
+                columns[name] = fixed[name]
+            else:
+                columns[name], element_offsets[name] = read_ragged(plans, self._layouts, name, n, self._verify)
+        return Histories(offsets, columns, element_offsets)
+
+    def _outputs(self, names: Sequence[str], n: int) -> dict[str, Array]:
+        """Empty arrays for the columns without lists."""
+        fixed: dict[str, Array] = {}
+        for name in names:
+            if name in (TS, VISIBLE_AT) or not self.schema[name].ragged:
+                dtype, shape = column_type(self.schema, name)
+                fixed[name] = np.empty((n, *shape), dtype)
+        return fixed
+
+    def _past_head(self, pointers: Pointers, at: Int64s, head: Int64s) -> PointerError:
+        worst = int(np.flatnonzero(pointers.version[at] > head)[0])
+        row = int(at[worst])
+        return PointerError(
+            f"row {row}: user {int(pointers.user_id[row])} has {int(head[worst])} events in this snapshot, the "
+            f"pointer names version {int(pointers.version[row])}; take a newer snapshot, or read with "
+            "on_missing='empty'"
+        )
+
+    def _prove(self, directory: Directory, row: Int64s, version: Int64s, at: Int64s, pointers: Pointers) -> None:
+        """Compare ``last_ts`` of each pointer with the event that it names."""
+        assert pointers.last_ts is not None  # the caller asked
+        found = self._last_ts(directory, row, version[at])
+        wrong = (version[at] > 0) & (found != pointers.last_ts[at])
+        if wrong.any():
+            first = int(np.flatnonzero(wrong)[0])
+            place = int(at[first])
+            raise PointerError(
+                f"row {place}: event {int(version[place]) - 1} of user {int(pointers.user_id[place])} has ts "
+                f"{int(found[first])}, the pointer's last_ts is {int(pointers.last_ts[place])}; the pointer "
+                "is of another store, or of a history that was rebuilt: resolve it again"
+            )
+
+    # -- plan ---------------------------------------------------------------------------------------
+
+    def _by_shard(self, users: Int64s, version: Int64s | None = None) -> Iterator[tuple[Directory, Int64s]]:
+        """Each shard's directory and the places of its users, in key order."""
+        shard = keys.shard_of(users, len(self._shards))
+        order = np.lexsort((users, shard) if version is None else (version, users, shard))
+        bounds = np.searchsorted(shard[order], np.arange(len(self._shards) + 1))
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            yield self._directory(number), order[bounds[number] : bounds[number + 1]]
+
+    def _prepare(self, directory: Directory, wanted: Int64s) -> None:
+        with self._condition:
+            directory.prepare(wanted, self._layouts, self._verify)
+
+    def _heads(self, directory: Directory, row: Int64s) -> Int64s:
+        """Versions that name whole histories; 0 for row -1."""
+        entries = directory.entries
+        known = row >= 0
+        self._prepare(directory, entries.first_tail + row[known])
+        head = np.zeros(len(row), np.int64)
+        head[known] = entries.end[entries.first_tail + row[known]]
+        return head
+
+    def _last_ts(self, directory: Directory, row: Int64s, version: Int64s) -> Int64s:
+        """``ts`` of event ``version - 1``; 0 where the version is 0."""
+        last_ts = np.zeros(len(version), np.int64)
+        window = _Window(row, np.maximum(version - 1, 0), version, np.arange(len(version)))
+        slices = self._slices(directory, window)
+        decode_fixed(directory.entries, self._layouts, slices, {TS: last_ts}, self._verify)
+        return last_ts
+
+    def _slices(self, directory: Directory, window: _Window) -> Slices:
+        """Cut windows along chunks, and make sure that these are open."""
+        entries = directory.entries
+        ranges = (directory.first_chunk, entries.start, entries.end, entries.first_tail)
+        n = count_slices(window.row, window.low, window.high, *ranges)
+        part = np.empty((4, n), np.int64)
+        code, at = plan_slices(
+            window.row, window.low, window.high, window.out, *ranges, part[0], part[1], part[2], part[3]
+        )
+        if code != status.OK:
+            raise entries.error(code, entries.first_tail + int(window.row[at]))
+        self._prepare(directory, part[0])
+        return Slices(part[0], part[1], part[2], part[3]).by_entry()

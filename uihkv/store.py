@@ -1,0 +1,499 @@
+"""A store: a directory of shards, and the manifest that says what they hold.
+
+The store routes: events to the shards of their users, snapshots over all shards. How a shard writes is
+:mod:`uihkv.shard`'s, how a snapshot reads :mod:`uihkv.snapshot`'s.
+
+Invariants: arrival order is the order of appends, and of rows within one; versions are never reused; an append
+that returned is durable.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import xxhash
+from numpy.typing import ArrayLike, NDArray
+
+from uihkv import keys
+from uihkv.errors import (
+    ReadOnlyError,
+    SchemaError,
+    StoreClosedError,
+    StoreExistsError,
+)
+from uihkv.manifest import (
+    MANIFEST_NAME,
+    MAX_CHUNK_EVENTS,
+    MAX_SHARDS,
+    Manifest,
+    read_manifest,
+    sync_directory,
+    write_manifest,
+)
+from uihkv.pointers import as_int64
+from uihkv.schema import TIME_UNITS, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uihkv.codec import Layouts, Verify
+    from uihkv.events import Events
+    from uihkv.shard import Shard, ShardAppend
+    from uihkv.snapshot import Snapshot
+
+COMPRESSIONS = ("lz4", "none")
+_MAX_SOURCE_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """What became of a batch.
+
+    Attributes:
+        appended: events stored.
+        replayed: events that a shard already had from this source, not stored again.
+        users: users whose history grew.
+        lifted: events whose visible time was below the user's latest and was raised to it.
+
+    """
+
+    appended: int
+    replayed: int
+    users: int
+    lifted: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds.
+
+    Attributes:
+        shards: number of shards.
+        users: users with a history.
+        events: events in all histories.
+        chunks: sealed chunks.
+        tail_events: events in tails, not yet sealed.
+        bytes: size of all data files and the manifest; LMDB's lock files, which hold no data, do not count.
+        used_bytes: of these, pages in use; the others are free for the next writes.
+        longest: events of the longest history.
+
+    """
+
+    shards: int
+    users: int
+    events: int
+    chunks: int
+    tail_events: int
+    bytes: int
+    used_bytes: int
+    longest: int
+
+    def describe(self) -> dict[str, int]:
+        """The fields by name."""
+        return asdict(self)
+
+
+class Store:
+    """Histories on disk. Make one with :meth:`create`, open one with :meth:`open`, end with :meth:`close`.
+
+    A store may be pickled, and used after ``fork`` or in a spawned process: it opens itself again there. Snapshots
+    do not travel. Several processes may read and write the same store at once; each shard has one writer at
+    a time, and the others wait.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, readonly: bool) -> None:
+        self._path = path
+        self._manifest = manifest
+        self._readonly = readonly
+        self._lock = threading.RLock()
+        self._closed = False
+        self._pid = os.getpid()
+        self._open_shards: dict[int, Shard] = {}
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
+        self._layouts_made: Layouts | None = None
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        schema: Schema,
+        shards: int = 16,
+        *,
+        chunk_events: int = 1024,
+        compression: str = "lz4",
+    ) -> Store:
+        """Make a store and open it. It appears under its path whole or not at all.
+
+        Args:
+            path: where nothing is yet, or an empty directory.
+            schema: the columns of its events.
+            shards: number of LMDB environments, fixed for the store's life: the unit of writing and affinity.
+            chunk_events: events at which a tail is sealed; fewer make short reads cheaper and the store larger.
+            compression: ``"lz4"``, or ``"none"``.
+
+        Raises:
+            StoreExistsError: when something is there.
+            SchemaError: for arguments that cannot be.
+
+        """
+        if not isinstance(schema, Schema):
+            raise SchemaError(f"{type(schema).__name__} given as schema; a uihkv.Schema is expected")
+        _check_whole("shards", shards, 1, MAX_SHARDS)
+        _check_whole("chunk_events", chunk_events, 1, MAX_CHUNK_EVENTS)
+        if compression not in COMPRESSIONS:
+            raise SchemaError(f"compression is {compression!r}; one of {', '.join(COMPRESSIONS)} is expected")
+        target = Path(path).absolute()
+        if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+            what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
+            raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
+        manifest = Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            _create_shards(aside, shards)
+            write_manifest(aside, manifest)
+            aside.chmod(0o755)
+            try:
+                aside.rename(target)
+            except OSError as error:
+                raise StoreExistsError(f"{target}: something was put there meanwhile ({error})") from error
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        sync_directory(target.parent)
+        return cls(target, manifest, False)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], readonly: bool = False) -> Store:
+        """Open a store.
+
+        Raises:
+            StoreNotFoundError: when nothing is there.
+            FormatError: when what is there is not a store, or a store of a newer format.
+
+        """
+        target = Path(path).absolute()
+        store = cls(target, read_manifest(target), readonly)
+        try:
+            for number in range(store.shards):
+                store._shard(number)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the store and its snapshots. Closing twice is no error."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._pid == os.getpid():
+                for snapshot in list(self._snapshots):
+                    snapshot.close()
+                for shard in self._open_shards.values():
+                    shard.close()
+            self._open_shards = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store.open, (str(self._path), self._readonly)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self._path)!r}, shards={self.shards}{', readonly' if self._readonly else ''})"
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The store's directory."""
+        return self._path
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of its events."""
+        return self._manifest.schema
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return self._manifest.shards
+
+    @property
+    def readonly(self) -> bool:
+        """Whether this handle refuses to write."""
+        return self._readonly
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the store, for the state of a loader: drawn at creation, the same for ever."""
+        return self._manifest.store_id
+
+    def shard_of(self, user_ids: ArrayLike) -> NDArray[np.int64]:
+        """Shard of each user: int64[B], the same on every machine."""
+        return keys.shard_of(as_int64(user_ids, "user_ids"), self.shards)
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        data: Any,
+        visible_at: ArrayLike | None = None,
+        *,
+        backfill: bool = False,
+        source: str | None = None,
+        offset: int | None = None,
+    ) -> AppendResult:
+        """Append one batch of events: any users, any order; arrival order is the order of rows.
+
+        The batch is refused whole, before anything is written, or durable when this returns. It becomes visible
+        shard by shard, each user's part at once. When the process dies in between, some shards have the batch
+        and some have not: with ``source`` and ``offset``, the same append made again completes it.
+
+        Args:
+            data: a mapping of arrays (``user_id``, ``ts`` and the schema's columns), an Arrow table or record
+                batch.
+            visible_at: int64[n] in the time unit; default: ``ts`` with ``backfill=True``, else the clock. Below a
+                user's latest visible time it is lifted to that.
+            backfill: the events are old: they became visible at their ``ts``.
+            source: who the batch comes from, with ``offset``: what came before is not stored again.
+            offset: the batch's place in its source, 0 or more and rising from batch to batch.
+
+        Raises:
+            SchemaError: for data that does not fit the schema.
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+            StoreFullError: when there is no room; nothing of the batch is then stored.
+            CorruptChunkError: when a user's tail is damaged; nothing of the batch is then stored.
+
+        """
+        from uihkv.events import parse_events
+
+        self._check_writable()
+        if backfill and visible_at is not None:
+            raise SchemaError("backfill=True takes visible times from ts; give visible_at or backfill, not both")
+        _check_source(source, offset)
+        events = parse_events(self.schema, data, visible_at)
+        if visible_at is None:
+            now = time.time_ns() // (10**9 // TIME_UNITS[self.schema.time_unit])
+            visible = events.ts.copy() if backfill else np.full(len(events), now, np.int64)
+            events = replace(events, visible_at=visible)
+        shard = keys.shard_of(events.user_id, self.shards)
+        order = np.argsort(shard, kind="stable")
+        bounds = np.searchsorted(shard[order], np.arange(self.shards + 1))
+        parts = {
+            number: order[bounds[number] : bounds[number + 1]] for number in np.flatnonzero(np.diff(bounds)).tolist()
+        }
+        results = self._write(events, parts, source, offset)
+        return AppendResult(
+            appended=sum(part.appended for part in results),
+            replayed=sum(part.replayed for part in results),
+            users=sum(part.users for part in results),
+            lifted=sum(part.lifted for part in results),
+        )
+
+    def _write(
+        self, events: Events, parts: Mapping[int, NDArray[np.int64]], source: str | None, offset: int | None
+    ) -> list[ShardAppend]:
+        """Write all parts, then commit all: a failure while writing leaves every shard as it was.
+
+        The source's home shard commits last: what it has, every shard has.
+        """
+        from uihkv.shard import ShardAppend, space_errors
+
+        layouts = self._layouts()
+        numbers = set(parts)
+        home = None
+        if source is not None:
+            home = self._home_of(source)
+            numbers.add(home)
+        results: list[ShardAppend] = []
+        transactions: dict[int, Any] = {}
+        with space_errors(self._path):
+            try:
+                for number in sorted(numbers):  # one order for all writers, so that none waits in a circle
+                    transactions[number] = self._shard(number).begin_write()
+                done = home is not None and self._has(home, transactions[home], source, offset)
+                for number in sorted(numbers):
+                    shard, transaction = self._shard(number), transactions[number]
+                    rows = parts.get(number, np.empty(0, np.int64))
+                    if done or self._has(number, transaction, source, offset):
+                        results.append(ShardAppend(0, len(rows), 0, 0))
+                        continue
+                    if len(rows):
+                        results.append(
+                            shard.append(
+                                transaction,
+                                layouts,
+                                events.take(rows),
+                                self._manifest.chunk_events,
+                                self._manifest.compress,
+                            )
+                        )
+                    if source is not None and offset is not None:
+                        shard.commit_source(transaction, source, offset)
+                for number in sorted(numbers, key=lambda number: (number == home, number)):
+                    transactions.pop(number).commit()
+            finally:
+                for transaction in transactions.values():
+                    transaction.abort()
+        return results
+
+    def _home_of(self, source: str) -> int:
+        """The shard that commits a source's offsets last."""
+        return xxhash.xxh3_64_intdigest(source.encode()) % self.shards
+
+    def _has(self, number: int, transaction: Any, source: str | None, offset: int | None) -> bool:
+        if source is None or offset is None:
+            return False
+        committed = self._shard(number).committed(transaction, source)
+        return committed is not None and committed >= offset
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def snapshot(self, *, verify: Verify = "once") -> Snapshot:
+        """A consistent read view over all shards; close it, or use it in a ``with``.
+
+        Args:
+            verify: when checksums are checked: at a chunk's first use in the snapshot, always, or never.
+
+        """
+        from uihkv.snapshot import Snapshot
+
+        with self._lock:
+            shards = [self._shard(number) for number in range(self.shards)]
+            snapshot = Snapshot(shards, self._layouts(), verify)
+            self._snapshots.add(snapshot)
+            return snapshot
+
+    def sources(self) -> dict[str, int]:
+        """Last offset of each source that every shard has: a consumer goes on behind it."""
+        found: dict[str, int] = {}
+        for number in range(self.shards):
+            with self._reading(number) as (shard, transaction):
+                offsets = shard.sources(transaction)
+            found.update({name: offset for name, offset in offsets.items() if self._home_of(name) == number})
+        return dict(sorted(found.items()))
+
+    def stats(self) -> StoreStats:
+        """What the store holds. Reads the header of every tail."""
+        from uihkv.shard import Directory
+
+        users = events = chunks = tail_events = used = longest = 0
+        layouts = self._layouts()
+        for number in range(self.shards):
+            with self._reading(number) as (shard, transaction):
+                directory: Directory = shard.directory(transaction)
+                entries = directory.entries
+                tails = np.arange(entries.first_tail, len(entries.user))
+                directory.prepare(tails, layouts, 1)
+                users += len(directory.users)
+                chunks += entries.first_tail
+                events += int(entries.end[tails].sum())
+                longest = max(longest, int(entries.end[tails].max(initial=0)))
+                tail_events += int((entries.end - entries.start)[tails].sum())
+                pages, page_bytes = shard.pages()
+                used += pages * page_bytes
+        files = [self._path / MANIFEST_NAME, *self._path.glob("shards/*/data.mdb")]
+        return StoreStats(
+            shards=self.shards, users=users, events=events, chunks=chunks, tail_events=tail_events,
+            bytes=sum(file.stat().st_size for file in files), used_bytes=used, longest=longest,
+        )  # fmt: skip
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self, number: int) -> Iterator[tuple[Shard, Any]]:
+        shard = self._shard(number)
+        transaction = shard.begin_read()
+        try:
+            yield shard, transaction
+        finally:
+            transaction.abort()
+
+    def _shard(self, number: int) -> Shard:
+        """The open shard; after a fork, opened again in the child."""
+        from uihkv.shard import Shard
+
+        with self._lock:
+            if self._closed:
+                raise StoreClosedError(f"{self._path} is closed; open it again with Store.open")
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._open_shards = {}
+                self._snapshots = weakref.WeakSet()
+            shard = self._open_shards.get(number)
+            if shard is None:
+                shard = Shard(_shard_path(self._path, number), number, readonly=self._readonly)
+                self._open_shards[number] = shard
+            return shard
+
+    def _layouts(self) -> Layouts:
+        from uihkv.codec import Layouts
+
+        with self._lock:
+            if self._layouts_made is None:
+                self._layouts_made = Layouts(self._manifest.schemas)
+            return self._layouts_made
+
+    def _check_writable(self) -> None:
+        if self._readonly:
+            raise ReadOnlyError(f"{self._path} was opened with readonly=True; open it without to append")
+        if self._closed:
+            raise StoreClosedError(f"{self._path} is closed; open it again with Store.open")
+
+
+def _shard_path(store: Path, number: int) -> Path:
+    return store / "shards" / f"{number:04d}"
+
+
+def _create_shards(store: Path, shards: int) -> None:
+    from uihkv.shard import Shard
+
+    with ExitStack() as stack:
+        for number in range(shards):
+            path = _shard_path(store, number)
+            path.mkdir(parents=True)
+            stack.callback(Shard(path, number, readonly=False, create=True).close)
+    for number in range(shards):
+        sync_directory(_shard_path(store, number))
+    sync_directory(store / "shards")
+
+
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise SchemaError(f"{name} is {value!r}; a whole number from {low} to {high} is expected")
+
+
+def _check_source(source: str | None, offset: int | None) -> None:
+    if (source is None) != (offset is None):
+        raise SchemaError("source and offset go together; give both or neither")
+    if source is None:
+        return
+    if not isinstance(source, str) or not source or len(source.encode()) > _MAX_SOURCE_BYTES:
+        raise SchemaError(f"source is {source!r}; a name of 1 to {_MAX_SOURCE_BYTES} bytes is expected")
+    _check_whole("offset", offset, 0, np.iinfo(np.int64).max)
