@@ -2,6 +2,12 @@
 
 LMDB demands that a process opens an environment once. This is the one registry of the package: environments by path,
 counted, and by process, since an environment must not be used across a fork.
+
+A forked child closes the environment that it inherited before it opens its own. That touches nothing of the
+parent's: LMDB clears only reader slots of its own process, py-lmdb leaves a parent's transactions alone, and no
+spare transactions are kept (``max_spare_txns=0``), whose slots it would clear. It waits for what another thread of
+the parent was doing in LMDB at the moment of the fork, which never ends in the child: do not fork while other
+threads use the store.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ class _Held:
     holders: int
 
 
-_held: dict[tuple[int, str, bool], _Held] = {}
+_held: dict[tuple[int, str], _Held] = {}
 _lock = threading.Lock()
 
 
@@ -41,40 +47,48 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-def open_environment(path: Path, *, readonly: bool, create: bool = False) -> Any:
+def open_environment(path: Path, *, create: bool = False) -> Any:
     """Hold the environment at a path; each call is matched by :func:`close_environment`.
+
+    Handles of one process share it whether they may write or not: who may is the store's to say. Where the
+    file system forbids writing, it is opened for reading only.
 
     Raises:
         FormatError: when the file is not an LMDB environment of a version that LMDB reads.
         StoreFullError: when its map does not fit the address space.
 
     """
-    key = (os.getpid(), str(path.resolve()), readonly)
+    place = str(path.resolve())
+    key = (os.getpid(), place)
     with _lock:
         held = _held.get(key)
         if held is None:
-            held = _Held(_open(path, readonly, create), 0)
+            for inherited in [other for other in _held if other[1] == place]:
+                _held.pop(inherited).environment.close()
+            held = _Held(_open(path, create), 0)
             _held[key] = held
         held.holders += 1
         return held.environment
 
 
-def _open(path: Path, readonly: bool, create: bool) -> Any:
+def _open(path: Path, create: bool) -> Any:
     data = path / "data.mdb"
     size = data.stat().st_size if data.exists() else 0
     if not create and size == 0:
         raise FormatError(f"{data} is missing or empty; restore this shard from a backup")
+    writable = create or (os.access(data, os.W_OK) and os.access(path, os.W_OK))
     try:
         environment = lmdb.open(
             str(path),
             map_size=max(MAP_BYTES, -(-4 * size // _PAGE) * _PAGE),
             max_dbs=8,
             max_readers=MAX_READERS,
-            readonly=readonly,
+            readonly=not writable,
+            lock=writable or os.access(path / "lock.mdb", os.W_OK),
             create=create,
             readahead=False,
             meminit=False,
-            max_spare_txns=4,
+            max_spare_txns=0,
         )
     except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
         raise FormatError(f"{data} is not a shard ({error}); restore it from a backup") from error
@@ -84,9 +98,9 @@ def _open(path: Path, readonly: bool, create: bool) -> Any:
     return environment
 
 
-def close_environment(path: Path, *, readonly: bool) -> None:
+def close_environment(path: Path) -> None:
     """Let go of an environment; the last holder closes it."""
-    key = (os.getpid(), str(path.resolve()), readonly)
+    key = (os.getpid(), str(path.resolve()))
     with _lock:
         held = _held.get(key)
         if held is None:

@@ -3,7 +3,7 @@
 The kernels call C functions by name. The python-lz4 and xxhash packages carry those functions in their extension
 modules; this module finds their addresses and tells LLVM about them under names of our own, so that nothing
 depends on what else the process has loaded. Where a wheel hides its symbols, a callback into the Python package
-takes the function's place: the same bytes and the same results, only slower, and it warns once.
+takes the function's place: the same format, only slower, and it warns once.
 
 Import this module before any kernel that is compiled or loaded from numba's cache.
 """

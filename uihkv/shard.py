@@ -59,7 +59,6 @@ class Shard:
     Args:
         path: the environment's directory.
         number: the shard's number, for messages.
-        readonly: whether it may be written.
         create: make it.
 
     Raises:
@@ -67,22 +66,22 @@ class Shard:
 
     """
 
-    def __init__(self, path: Path, number: int, *, readonly: bool, create: bool = False) -> None:
+    def __init__(self, path: Path, number: int, *, create: bool = False) -> None:
         self.path = path
         self.number = number
-        self.readonly = readonly
-        self._environment = open_environment(path, readonly=readonly, create=create)
+        self._environment = open_environment(path, create=create)
         try:
-            self._chunks = self._environment.open_db(b"chunks", create=create)
-            self._tails = self._environment.open_db(b"tails", create=create)
-            self._sources = self._environment.open_db(b"sources", create=create)
+            # LMDB publishes a handle by an (empty) write transaction: opening may wait for a writer's current one.
+            self._chunks, self._tails, self._sources = (
+                self._environment.open_db(name, create=create) for name in (b"chunks", b"tails", b"sources")
+            )
         except lmdb.Error as error:
-            close_environment(path, readonly=readonly)
+            close_environment(path)
             raise FormatError(f"{path} is not a shard of a uihkv store ({error})") from error
 
     def close(self) -> None:
         """Let go of the environment."""
-        close_environment(self.path, readonly=self.readonly)
+        close_environment(self.path)
 
     # -- writing ------------------------------------------------------------------------------------
 

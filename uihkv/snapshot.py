@@ -10,6 +10,7 @@ or past the pointer's version; bytes that are not what was written raise and are
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Snapshot:
         self._condition = threading.Condition(threading.RLock())
         self._reading = 0
         self._closed = False
+        self._pid = os.getpid()
         self._shards = tuple(shards)
         self._transactions: list[Any] = []
         self._directories: list[Directory | None] = [None] * len(self._shards)
@@ -103,6 +105,8 @@ class Snapshot:
     @contextmanager
     def _open(self) -> Iterator[None]:
         """While inside, the map's addresses stay valid."""
+        if self._pid != os.getpid():
+            raise StoreClosedError("the snapshot is of a parent process; take one of your own with store.snapshot()")
         with self._condition:
             if self._closed:
                 raise StoreClosedError("the snapshot is closed; take a new one with store.snapshot()")

@@ -448,7 +448,7 @@ class Store:
                 self._snapshots = weakref.WeakSet()
             shard = self._open_shards.get(number)
             if shard is None:
-                shard = Shard(_shard_path(self._path, number), number, readonly=self._readonly)
+                shard = Shard(_shard_path(self._path, number), number)
                 self._open_shards[number] = shard
             return shard
 
@@ -478,7 +478,7 @@ def _create_shards(store: Path, shards: int) -> None:
         for number in range(shards):
             path = _shard_path(store, number)
             path.mkdir(parents=True)
-            stack.callback(Shard(path, number, readonly=False, create=True).close)
+            stack.callback(Shard(path, number, create=True).close)
     for number in range(shards):
         sync_directory(_shard_path(store, number))
     sync_directory(store / "shards")
