@@ -1,0 +1,121 @@
+"""How finished batches get from the loader's thread to whoever consumes them, in order.
+
+One side puts items and finally an end; the other takes them, from a thread (blocking) or from any asyncio loop
+(awaiting). The buffer itself is unbounded: the pipeline lends out only so many places. An error is an end
+like any other: it comes after the items that were put before it.
+
+Invariants: after an end nothing is put any more; every waiter wakes at each put and at the end; taking past
+the end raises :class:`Ended` for ever, so that nobody can wait for what never comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Ended(Exception):  # noqa: N818 - the end of a stream is no fault
+    """Everything was taken."""
+
+
+class Handoff(Generic[T]):
+    """A thread-safe, ordered buffer with one producer and an end.
+
+    Args:
+        on_take: called after each take, by the taking thread.
+
+    """
+
+    def __init__(self, on_take: Callable[[], None]) -> None:
+        self._on_take = on_take
+        self._items: deque[T] = deque()
+        self._ended = False
+        self._error: BaseException | None = None
+        # Re-entrant: the garbage collector may run the iterator's finalizer, and so `end`, anywhere.
+        self._changed = threading.Condition(threading.RLock())
+        self._wakers: list[Callable[[], None]] = []
+
+    @property
+    def ready(self) -> int:
+        """Items that can be taken without waiting."""
+        return len(self._items)
+
+    # -- the producer's side ------------------------------------------------------------------------
+
+    def put(self, item: T) -> None:
+        """Append an item. After the end it is dropped."""
+        with self._changed:
+            if not self._ended:
+                self._items.append(item)
+                self._wake()
+
+    def end(self, error: BaseException | None = None, *, discard: bool = False) -> None:
+        """Say that nothing comes any more; the first call counts.
+
+        Args:
+            error: what the consumer gets, once, after the items before it.
+            discard: drop these items.
+
+        """
+        with self._changed:
+            if discard:
+                self._items.clear()
+            if not self._ended:
+                self._ended, self._error = True, error
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    # -- the consumer's side ------------------------------------------------------------------------
+
+    def take(self) -> T:
+        """Wait for the next item.
+
+        Raises:
+            Ended: after the last.
+            BaseException: the error that the producer ended with, once.
+
+        """
+        with self._changed:
+            while not self._items and not self._ended:
+                self._changed.wait()
+            item = self._pop()
+        self._on_take()
+        return item
+
+    async def take_async(self) -> T:
+        """As :meth:`take`, without blocking the running loop."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._changed:
+                if self._items or self._ended:
+                    item = self._pop()
+                    break
+                woken = loop.create_future()
+                self._wakers.append(lambda woken=woken: _wake_loop(loop, woken))  # type: ignore[misc]
+            await woken
+        self._on_take()
+        return item
+
+    def _pop(self) -> T:
+        if self._items:
+            return self._items.popleft()
+        error, self._error = self._error, None
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            raise RuntimeError(f"{error!r} in the loader, which would end the consumer's loop unseen") from error
+        raise Ended if error is None else error
+
+
+def _wake_loop(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the consumer's loop was closed: nobody waits there
+        loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))

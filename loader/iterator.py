@@ -1,0 +1,139 @@
+"""One pass over a loader, as a plain iterator and as an async one.
+
+It owns its pipeline, and through it a thread and a snapshot. It closes them at the end of the epoch, at an error, when
+the consumer is interrupted while it waits, when :meth:`LoaderIterator.close` is called, and, since nothing else
+holds it, as soon as a ``for`` loop over it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from loader.batch import Batch
+from loader.errors import LoaderClosedError
+from loader.handoff import Ended
+from loader.order import BatchCuts
+from loader.pipeline import Pipeline
+from loader.prefetch import Sent
+from loader.stages import Place
+from loader.state import Position
+from loader.stats import Meter
+
+
+class Pass:
+    """How far one pass has come, and its numbers: what a loader still sees of it when it is over.
+
+    Attributes:
+        position: after the newest batch that was handed to the consumer.
+        meter: times and counts.
+
+    """
+
+    __slots__ = ("meter", "position")
+
+    def __init__(self, position: Position, meter: Meter) -> None:
+        self.position = position
+        self.meter = meter
+
+
+class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
+    """Batches of one epoch, from one place on. Made by ``iter(loader)``; for one consumer.
+
+    Args:
+        pipeline: makes the batches; the iterator closes it.
+        cuts: of the epoch.
+        first: number of the first batch.
+        passed: kept up to date.
+        receive: makes a batch safe to use in the consumer's thread.
+
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline[Place, Sent],
+        cuts: BatchCuts,
+        first: int,
+        passed: Pass,
+        receive: Callable[[Sent], Batch],
+    ) -> None:
+        self._pipeline = pipeline
+        self._cuts = cuts
+        self._next = first
+        self._passed = passed
+        self._receive = receive
+        self._over = False
+        self._finalizer = weakref.finalize(self, pipeline.finalize)
+
+    def __iter__(self) -> LoaderIterator:
+        return self
+
+    def __aiter__(self) -> LoaderIterator:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            StopIteration: after the last.
+            LoaderClosedError: when the loader or this iterator was closed before the last.
+            BaseException: what a stage raised, as itself, with notes that say where.
+
+        """
+        if self._over:
+            raise StopIteration
+        ready, start = self._pipeline.ready, time.perf_counter()
+        try:
+            return self._hand_over(self._pipeline.take(), ready, start)
+        except Ended:
+            self._finish()
+            raise StopIteration from None
+        except BaseException:
+            self.close()
+            raise
+
+    async def __anext__(self) -> Batch:
+        """As :meth:`__next__`, without blocking the running loop; raises StopAsyncIteration after the last."""
+        if self._over:
+            raise StopAsyncIteration
+        ready, start = self._pipeline.ready, time.perf_counter()
+        try:
+            return self._hand_over(await self._pipeline.take_async(), ready, start)
+        except Ended:
+            self._finish()
+            raise StopAsyncIteration from None
+        except asyncio.CancelledError:  # nothing was taken: the consumer may ask again
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End this pass: no thread and no snapshot is left. Closing twice, or after the end, is no error."""
+        self._over = True
+        self._finalizer.detach()
+        self._pipeline.close()
+
+    def _hand_over(self, sent: Sent, ready: int, start: float) -> Batch:
+        batch = self._receive(sent)
+        self._next += 1
+        self._passed.position = Position(self._passed.position.epoch, self._cuts.consumed(self._next))
+        self._passed.meter.handed_over(
+            examples=len(batch),
+            events=batch.events,
+            size_bytes=batch.nbytes,
+            ready=ready,
+            wait_s=time.perf_counter() - start,
+        )
+        return batch
+
+    def _finish(self) -> None:
+        """The pipeline has ended; that is the end of the epoch only if every batch was handed over."""
+        whole = self._next >= self._cuts.batches
+        self.close()
+        if not whole:
+            raise LoaderClosedError(
+                f"the loader was closed after batch {self._next} of {self._cuts.batches}; nothing more comes"
+            ) from None

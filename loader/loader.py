@@ -1,0 +1,359 @@
+"""The front: a store and examples in, batches out.
+
+A :class:`Loader` checks everything it is given when it is made, and starts nothing. ``iter(loader)`` takes one
+snapshot, cuts the epoch into batches from the place where it stands, and starts a pipeline that makes them
+ahead of the consumer. Every pass is an object of its own; the loader remembers the newest one's place and numbers.
+
+Epochs follow torch's samplers: iterating does not advance them, ``set_epoch`` does. Two passes without it in
+between give the same batches in the same order.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import xxhash
+
+from loader.batch import ONLY_TENANT, Batch
+from loader.errors import LoaderClosedError, SettingError, StateError
+from loader.examples import Examples
+from loader.iterator import LoaderIterator, Pass
+from loader.order import BatchCuts, permute_examples
+from loader.pipeline import Pipeline
+from loader.prefetch import Sent, Transfer, check_device
+from loader.stages import STAGES, TRANSFER, BatchMaker, Place
+from loader.state import Position, read_state, write_state
+from loader.stats import LoaderStats, Meter
+from uihkv import Projection, SchemaError, Store
+
+_MOST_WORKERS = 4
+_TWO_TO_64 = 1 << 64
+
+
+class Loader:
+    """Batches of examples with their histories, made ahead of the training step.
+
+    The same seed, epoch, rank, world size and data give the same batches in the same order, whatever ``prefetch`` is.
+
+    Args:
+        store: where histories are; stays the caller's to close.
+        examples: :class:`ParquetExamples`, :class:`ArrayExamples`, or any :class:`Examples`.
+        projection: what is read of each history; or
+        tenants: several projections by name, of which each batch carries a history each.
+        batch_size: examples a batch on this rank.
+        shuffle: another order in each epoch; False: as the examples stand.
+        seed: of the order, 0 to 2**64 - 1.
+        drop_last: leave out the last batch when it is smaller. Without it, the examples left over at the end of an
+            epoch are split evenly over the ranks; fewer than ranks are left out (none on one rank).
+        rank: of this process; with world_size. None: from torch.distributed when it is initialised, else 0 of 1.
+        world_size: processes that share each epoch.
+        prefetch: batches under way or ready ahead of the consumer, 1 or more.
+        device: None or "cpu": batches stay on the host; "cuda", "cuda:1": they are copied there on a side stream.
+
+    Raises:
+        SettingError: for an argument that cannot be.
+        SchemaError: for a projection's column that the store does not have.
+        DeviceError: for a device that is not here.
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        examples: Examples,
+        projection: Projection | None = None,
+        *,
+        tenants: Mapping[str, Projection] | None = None,
+        batch_size: int = 256,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        prefetch: int = 4,
+        device: torch.device | str | int | None = None,
+    ) -> None:
+        if not isinstance(store, Store):
+            raise SettingError(f"{type(store).__name__} given as store; open one with Store.open(path)")
+        if not isinstance(examples, Examples):
+            raise SettingError(
+                f"{type(examples).__name__} given as examples; wrap rows in ParquetExamples or ArrayExamples"
+            )
+        self._store = store
+        self.dataset = examples
+        self._tenants = _parse_tenants(store, projection, tenants)
+        rank, world_size = _parse_ranks(rank, world_size)
+        self._seed = _whole("seed", seed, 0, _TWO_TO_64 - 1)
+        self._shuffle = _flag("shuffle", shuffle)
+        self._prefetch = _whole("prefetch", prefetch, 1)
+        self._cuts = BatchCuts(
+            examples=len(examples),
+            batch_size=_whole("batch_size", batch_size, 1),
+            rank=rank,
+            world_size=world_size,
+            drop_last=_flag("drop_last", drop_last),
+        )
+        if not self._cuts.batches:
+            raise SettingError(
+                f"{len(examples)} examples make no batch of {batch_size} on {world_size} ranks"
+                + (" with drop_last=True" if drop_last else "")
+                + "; take a smaller batch_size or more examples"
+            )
+        self._device = check_device(device)
+        self._transfer: Transfer | None = None
+        self._fingerprint = {
+            "examples": examples.fingerprint,
+            "store": store.fingerprint,
+            "tenants": _hash_tenants(self._tenants),
+            "global_batch": self._cuts.global_batch,
+            "shuffle": self._shuffle,
+            "seed": self._seed,
+            "drop_last": self._cuts.drop_last,
+        }
+        self._epoch = 0
+        self._resume_from = 0
+        self._pass = Pass(Position(0, 0), self._new_meter())
+        self._pipelines: weakref.WeakSet[Pipeline[Place, Sent]] = weakref.WeakSet()
+        self._closed = False
+
+    # -- what trainers look at ----------------------------------------------------------------------
+
+    num_workers = 0
+    """Batches are made in this process."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples a batch on this rank."""
+        return self._cuts.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a smaller last batch is left out."""
+        return self._cuts.drop_last
+
+    @property
+    def pin_memory(self) -> bool:
+        """Whether batches pass through page-locked memory: for a CUDA device."""
+        return self._device is not None
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """What some trainers look for to set the epoch."""
+        return EpochSampler(self)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this rank, also after ``load_state_dict``."""
+        return self._cuts.batches
+
+    # -- passes -------------------------------------------------------------------------------------
+
+    def __iter__(self) -> LoaderIterator:
+        """A new pass over the epoch, on a snapshot taken now; it starts to work at once.
+
+        After :meth:`load_state_dict`, the first pass begins where the state was taken.
+
+        Raises:
+            LoaderClosedError: after :meth:`close`.
+
+        """
+        if self._closed:
+            raise LoaderClosedError("this loader is closed; make a new one")
+        if self._device is not None and self._transfer is None:
+            self._transfer = Transfer(self._device)
+        first = self._cuts.batch_after(self._resume_from)
+        assert first is not None  # load_state_dict has checked it
+        position, meter = Position(self._epoch, self._resume_from), self._new_meter()
+        snapshot = self._store.snapshot()
+        try:
+            maker = BatchMaker(self.dataset, snapshot, self._tenants, self._transfer, meter)
+            pipeline = Pipeline(
+                _places(self._cuts, self._seed, self._epoch, self._shuffle, first),
+                maker.make_batch,
+                snapshot.close,
+                ahead=self._prefetch,
+                workers=self._workers(),
+            )
+        except BaseException:
+            snapshot.close()
+            raise
+        self._resume_from = 0
+        self._pass = Pass(position, meter)
+        self._pipelines.add(pipeline)
+        receive = _receive_on_host if self._transfer is None else self._transfer.receive
+        return LoaderIterator(pipeline, self._cuts, first, self._pass, receive)
+
+    def __aiter__(self) -> LoaderIterator:
+        """As :meth:`__iter__`: the same iterator serves ``async for``."""
+        return iter(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass, 0 or more.
+
+        Setting the epoch that a loaded state names keeps its place; setting another begins that one anew.
+
+        Raises:
+            SettingError: for something else.
+
+        """
+        epoch = _whole("epoch", epoch, 0, _TWO_TO_64 - 1)
+        if epoch != self._epoch:
+            self._resume_from = 0
+        self._epoch = epoch
+        if self._pass.position.epoch != epoch:
+            self._pass = Pass(Position(epoch, 0), self._pass.meter)
+
+    # -- state --------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after the newest batch that was handed out, as plain values that JSON can hold.
+
+        Keys: ``version``, ``epoch``, ``consumed`` (examples over all ranks, in the epoch) and ``fingerprint`` (of the
+        data and of the settings that decide the batches). Batches made ahead and not handed out do not count. It
+        starts no work.
+        """
+        return write_state(self._pass.position, self._fingerprint)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Begin the next pass where ``state`` was taken, with any world size of the same global batch.
+
+        A state taken after an epoch's last batch gives a pass without batches; ``set_epoch`` then begins the next.
+
+        Raises:
+            StateError: for a state of other data or settings, or none at all; the loader stays as it was.
+
+        """
+        position = read_state(state, self._fingerprint)
+        if self._cuts.batch_after(position.consumed) is None:
+            raise StateError(
+                f"the state has {position.consumed} examples consumed; no batch of {self._cuts.global_batch} "
+                f"over all ranks begins there, of {self._cuts.examples} examples"
+            )
+        self._epoch, self._resume_from = position.epoch, position.consumed
+        self._pass = Pass(position, self._new_meter())
+
+    def stats(self) -> LoaderStats:
+        """Times and counts of the newest pass, until now or until its end."""
+        return self._pass.meter.read()
+
+    # -- end ----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End all passes; no thread and no snapshot is left. Closing twice is no error."""
+        self._closed = True
+        for pipeline in list(self._pipelines):
+            pipeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        cuts = self._cuts
+        return (
+            f"Loader({self.dataset!r}, {len(self)} batches of {cuts.batch_size}, rank {cuts.rank} of {cuts.world_size})"
+        )
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _workers(self) -> int:
+        """Executor threads: as many as can help. More than batches ahead, or than cores, cannot."""
+        return min(self._prefetch, _MOST_WORKERS, os.cpu_count() or 1)
+
+    def _new_meter(self) -> Meter:
+        stages = STAGES if self._device is None else (*STAGES, TRANSFER)
+        return Meter(stages, self._workers())
+
+
+class EpochSampler:
+    """Forwards ``set_epoch`` to its loader; Lightning looks for it only on ``loader.sampler``."""
+
+    __slots__ = ("_loader",)
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """As :meth:`Loader.set_epoch`."""
+        self._loader.set_epoch(epoch)
+
+
+def _places(cuts: BatchCuts, seed: int, epoch: int, shuffle: bool, first: int) -> Iterator[Place]:
+    """The rank's batches to be made, from ``first`` on. The permutation is drawn at the first of them."""
+    order = permute_examples(cuts.examples, seed, epoch, shuffle)
+    for batch in range(first, cuts.batches):
+        yield Place(epoch, cuts.rank, batch, order[cuts.rows(batch)])
+
+
+def _receive_on_host(sent: Sent) -> Batch:
+    return sent.batch
+
+
+def _parse_tenants(
+    store: Store, projection: Projection | None, tenants: Mapping[str, Projection] | None
+) -> dict[str, Projection]:
+    if (projection is None) == (tenants is None):
+        given = "neither" if projection is None else "both"
+        raise SettingError(f"{given} projection and tenants given; give one: projection=Projection(max_len=1024)")
+    if tenants is None:
+        tenants = {ONLY_TENANT: projection}  # type: ignore[dict-item]
+    if not isinstance(tenants, Mapping) or not tenants:
+        raise SettingError(f"tenants is {tenants!r}; a mapping of at least one name to its Projection is expected")
+    for name, wanted in tenants.items():
+        if not isinstance(name, str) or not name:
+            raise SettingError(f"tenant name {name!r} is not a name; write tenants={{'ranker': Projection(...)}}")
+        if not isinstance(wanted, Projection):
+            raise SettingError(f"tenant {name!r} has a {type(wanted).__name__}; a uihkv.Projection is expected")
+        try:
+            wanted.resolve(store.schema)
+        except SchemaError as error:
+            error.add_note(f"in the projection of tenant {name!r}")
+            raise
+    return dict(tenants)
+
+
+def _parse_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise SettingError(f"rank is {rank!r} and world_size {world_size!r}; give both or neither")
+    if rank is None or world_size is None:
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return 0, 1
+        rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    world_size = _whole("world_size", world_size, 1)
+    return _whole("rank", rank, 0, world_size - 1), world_size
+
+
+def _whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """A whole number in its range, as an int."""
+    wanted = f"a whole number of {low} or more" if high is None else f"a whole number from {low} to {high}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise SettingError(f"{name} is {value!r}; {wanted} is expected") from None
+    if isinstance(value, bool) or number < low or (high is not None and number > high):
+        raise SettingError(f"{name} is {value!r}; {wanted} is expected")
+    return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SettingError(f"{name} is {value!r}; True or False is expected")
+    return value
+
+
+def _hash_tenants(tenants: Mapping[str, Projection]) -> str:
+    described = [(name, tenants[name].columns, tenants[name].max_len) for name in sorted(tenants)]
+    return xxhash.xxh3_64_hexdigest(repr(described).encode())

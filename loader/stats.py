@@ -1,0 +1,146 @@
+"""Where a loader's time goes: typed numbers for each stage, and which of them limits.
+
+A :class:`Meter` is filled by the executor threads (stage times) and by the consumer (waits); :meth:`Meter.read` gives
+a frozen :class:`LoaderStats` at any time. Times are seconds of the wall clock, sizes bytes in memory.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CONSUMER = "consumer"
+"""What limits when the trainer hardly ever waits."""
+
+_LITTLE_WAIT = 0.05
+"""Wait share below which the trainer, and no stage, sets the pace."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageStats:
+    """Times of one stage, in seconds.
+
+    Attributes:
+        name: of the stage.
+        count: batches that it did.
+        total_s: over all batches and threads.
+        mean_s: of a batch.
+        max_s: of the slowest batch.
+        busy_share: ``total_s`` of the time that the stage's threads had; 1.0: never idle.
+
+    """
+
+    name: str
+    count: int
+    total_s: float
+    mean_s: float
+    max_s: float
+    busy_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderStats:
+    """One pass over a loader: the newest, until now or until its end.
+
+    Attributes:
+        stages: in their order.
+        batches: handed to the consumer.
+        examples: in these, on this rank.
+        events: in these, of all tenants.
+        bytes: of these batches' tensors.
+        elapsed_s: from ``iter`` to the last hand-over.
+        wait_s: seconds the consumer waited for batches.
+        wait_share: ``wait_s / elapsed_s``.
+        ready_mean: batches that lay ready when the consumer asked, on average; at most ``prefetch``.
+        limiting: the stage that takes longest, or ``"consumer"`` when it waited for less than 5 % of the time;
+            ``""`` before the first batch.
+
+    """
+
+    stages: tuple[StageStats, ...]
+    batches: int
+    examples: int
+    events: int
+    bytes: int
+    elapsed_s: float
+    wait_s: float
+    wait_share: float
+    ready_mean: float
+    limiting: str
+
+    def describe(self) -> dict[str, Any]:
+        """The fields by name, as plain values."""
+        return asdict(self)
+
+
+class Meter:
+    """Counters of one pass.
+
+    Args:
+        stages: names, in order.
+        workers: threads that do them.
+
+    """
+
+    def __init__(self, stages: tuple[str, ...], workers: int) -> None:
+        self._lock = threading.Lock()
+        self._workers = workers
+        self._times = {name: [0, 0.0, 0.0] for name in stages}
+        self._started_s = time.perf_counter()
+        self._last_s = self._started_s
+        self._batches = self._examples = self._events = self._bytes = self._ready = 0
+        self._wait_s = 0.0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count what is inside as one batch of the stage, unless it raises."""
+        start = time.perf_counter()
+        yield
+        took = time.perf_counter() - start
+        with self._lock:
+            times = self._times[stage]
+            times[0] += 1
+            times[1] += took
+            times[2] = max(times[2], took)
+
+    def handed_over(self, *, examples: int, events: int, size_bytes: int, ready: int, wait_s: float) -> None:
+        """Count a batch that the consumer got."""
+        with self._lock:
+            self._batches += 1
+            self._examples += examples
+            self._events += events
+            self._bytes += size_bytes
+            self._ready += ready
+            self._wait_s += wait_s
+            self._last_s = time.perf_counter()
+
+    def read(self) -> LoaderStats:
+        """What was counted so far."""
+        with self._lock:
+            elapsed_s = self._last_s - self._started_s
+            alive_s = (time.perf_counter() - self._started_s) if not self._batches else elapsed_s
+            stages = tuple(
+                StageStats(
+                    name, count, total_s, total_s / count if count else 0.0, max_s,
+                    min(1.0, total_s / (alive_s * self._workers)) if alive_s > 0 else 0.0,
+                )
+                for name, (count, total_s, max_s) in self._read_times()
+            )  # fmt: skip
+            wait_share = self._wait_s / elapsed_s if elapsed_s > 0 else 0.0
+            limiting = ""
+            if self._batches:
+                slowest = max(stages, key=lambda stage: stage.total_s).name
+                limiting = CONSUMER if wait_share < _LITTLE_WAIT else slowest
+            return LoaderStats(
+                stages=stages, batches=self._batches, examples=self._examples, events=self._events,
+                bytes=self._bytes, elapsed_s=elapsed_s, wait_s=self._wait_s, wait_share=wait_share,
+                ready_mean=self._ready / self._batches if self._batches else 0.0, limiting=limiting,
+            )  # fmt: skip
+
+    def _read_times(self) -> Iterator[tuple[str, tuple[int, float, float]]]:
+        for name, (count, total_s, max_s) in self._times.items():
+            yield name, (int(count), total_s, max_s)
