@@ -1,0 +1,137 @@
+"""Whatever goes into a chunk comes out of every window of it, bit for bit."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.format.chunks import USER, OpenChunk, encode_one, one_column
+from uihkv import Column, Schema
+from uihkv.chunk import CONSTANT, DELTA, DESCRIPTOR_BYTES, FLAG_PLAIN, FRAME, HEADER_BYTES, RAW, SAME
+from uihkv.events import Events
+from uihkv.schema import DTYPES
+
+
+def encodings(data: bytes, blocks: int) -> list[int]:
+    return [data[HEADER_BYTES + DESCRIPTOR_BYTES * block] for block in range(blocks)]
+
+
+def is_plain(data: bytes) -> bool:
+    return bool(data[13] & FLAG_PLAIN)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES), compress=st.booleans())
+def test_every_window_of_any_column_is_what_was_written(data: Any, dtype: str, compress: bool) -> None:
+    shape = data.draw(st.sampled_from([(), (1,), (3,), (2, 2)]))
+    n = data.draw(st.integers(1, 70))
+    narrow = data.draw(st.booleans())  # few different values, so that every width and encoding is met
+    elements = st.integers(0, 3) if narrow and dtype != "bool" and not dtype.startswith("float") else None
+    values = data.draw(hnp.arrays(np.dtype(dtype), (n, *shape), elements=elements))
+    schema = Schema([Column("c", dtype, shape=shape)])
+    chunk = OpenChunk(schema, encode_one(schema, one_column("c", values), compress), n)
+    first = data.draw(st.integers(0, n))
+    last = data.draw(st.integers(first, n))
+    assert chunk.read("c", first, last).tobytes() == values[first:last].tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    ts=hnp.arrays(np.int64, st.integers(1, 400), elements=st.integers(0, 2**63 - 1)),
+    unit=st.sampled_from([1, 1000, 60_000, 86_400_000]),
+    rising=st.booleans(),
+)
+def test_clocks_of_any_shape_survive(ts: np.ndarray, unit: int, rising: bool) -> None:
+    ts = ts // unit * unit
+    visible = np.sort(ts)
+    ts = visible.copy() if rising else ts
+    schema = Schema([Column("c", "uint8")])
+    n = len(ts)
+    chunk = OpenChunk(schema, encode_one(schema, one_column("c", np.zeros(n, np.uint8), ts=ts, visible=visible)), n)
+    assert np.array_equal(chunk.read("ts", 0, n), ts)
+    assert np.array_equal(chunk.read("visible_at", n // 2, n), visible[n // 2 :])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lists=st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=9), min_size=1, max_size=60),
+    data=st.data(),
+)
+def test_ragged_lists_survive_in_every_window(lists: list[list[int]], data: Any) -> None:
+    schema = Schema([Column("tags", "int32", ragged=True)])
+    n = len(lists)
+    offsets = np.zeros(n + 1, np.int64)
+    np.cumsum([len(part) for part in lists], out=offsets[1:])
+    flat = np.array([value for part in lists for value in part], np.int32)
+    clock = np.arange(n, dtype=np.int64)
+    events = Events(np.full(n, USER), clock, clock, {"tags": flat}, {"tags": offsets})
+    chunk = OpenChunk(schema, encode_one(schema, events), n)
+    first = data.draw(st.integers(0, n))
+    last = data.draw(st.integers(first, n))
+    values, inner = chunk.read("tags", first, last)
+    found = [values[a:b].tolist() for a, b in pairwise(inner)]
+    assert found == lists[first:last]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "encoding"),
+    [
+        (np.full(500, 7), "int64", CONSTANT),
+        (np.full(500, np.nan), "float32", CONSTANT),
+        (np.arange(500) % 200 + 10**12, "int64", FRAME),
+        (np.cumsum(np.arange(500) % 7) + 10**12, "int64", DELTA),
+        (np.arange(500) * 3600_000, "int64", DELTA),
+        (np.linspace(0, 1, 500), "float64", RAW),
+    ],
+)
+def test_encoding_is_the_smallest_that_fits(values: np.ndarray, dtype: str, encoding: int) -> None:
+    schema = Schema([Column("c", dtype)])
+    data = encode_one(schema, one_column("c", values.astype(dtype)), compress=False)
+    assert encodings(data, 3)[2] == encoding
+
+
+def test_visible_times_equal_to_ts_take_no_room() -> None:
+    schema = Schema([Column("c", "int64")])
+    ts = np.cumsum(np.random.default_rng(0).integers(0, 10**9, 500))
+    same = encode_one(schema, one_column("c", np.zeros(500, np.int64), ts=ts))
+    assert encodings(same, 3)[1] == SAME
+    assert len(same) < 500 * 8
+
+
+def test_a_coarse_clock_takes_half_the_room() -> None:
+    schema = Schema([Column("c", "uint8")])
+    seconds = np.random.default_rng(0).integers(10**9, 2 * 10**9, 1000)
+    zeros = np.zeros(1000, np.uint8)
+    coarse = encode_one(schema, one_column("c", zeros, ts=seconds * 1000), compress=False)
+    fine = encode_one(schema, one_column("c", zeros, ts=seconds * 1000 + seconds % 999), compress=False)
+    assert len(coarse) < 0.6 * len(fine)
+
+
+def test_lz4_is_kept_only_where_it_wins() -> None:
+    schema = Schema([Column("c", "int32")])
+    noise = np.random.default_rng(0).integers(-(2**31), 2**31 - 1, 4000).astype(np.int32)
+    pattern = np.tile(noise[:40], 100)
+    assert len(encode_one(schema, one_column("c", noise))) == len(
+        encode_one(schema, one_column("c", noise), compress=False)
+    )
+    assert len(encode_one(schema, one_column("c", pattern))) < 3000
+
+
+def test_a_handful_of_events_is_stored_plain_and_short() -> None:
+    schema = Schema([Column("a", "int64"), Column("b", "uint8"), Column("v", "float16", shape=(4,))])
+    clock = np.array([5, 9], np.int64)
+    columns = {
+        "a": np.array([1, -1]), "b": np.array([3, 4], np.uint8), "v": np.ones((2, 4), np.float16),
+    }  # fmt: skip
+    data = encode_one(schema, Events(np.full(2, USER), clock, clock, columns, {}))
+    assert is_plain(data)
+    assert len(data) == HEADER_BYTES + 2 * (8 + 8 + 8 + 1 + 8)
+    chunk = OpenChunk(schema, data, 2)
+    assert chunk.read("a", 1, 2).tolist() == [-1]
+    assert chunk.read("v", 0, 2).tolist() == columns["v"].tolist()

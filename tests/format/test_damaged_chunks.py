@@ -1,0 +1,125 @@
+"""Bad bytes are an error of ours, never a wrong sequence and never a crash."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.format.chunks import USER, OpenChunk, encode_one
+from uihkv import Column, CorruptChunkError, FormatError, Schema, UihkvError
+from uihkv.chunk import DESCRIPTOR_BYTES, FLAG_PLAIN, FLAG_ZONES, HEADER_BYTES, ZONE_BYTES
+from uihkv.events import Events
+from uihkv.kernels.decode import VERIFY_NEVER
+
+SCHEMA = Schema([Column("a", "int64"), Column("f", "float32"), Column("tags", "int16", ragged=True)])
+FLAT = Schema([Column("a", "int64"), Column("f", "float32")])
+
+
+def events(n: int, ragged: bool) -> Events:
+    rng = np.random.default_rng(n)
+    ts = np.cumsum(rng.integers(0, 5, n)) * 1000
+    columns = {"a": rng.integers(0, 9, n), "f": rng.random(n).astype(np.float32)}
+    lists = {}
+    if ragged:
+        lists["tags"] = np.append(0, np.cumsum(rng.integers(0, 4, n)))
+        columns["tags"] = rng.integers(0, 5, int(lists["tags"][-1])).astype(np.int16)
+    return Events(np.full(n, USER), ts, ts + 1, columns, lists)
+
+
+CHUNKS = {
+    "long": (SCHEMA, encode_one(SCHEMA, events(300, True)), 300),
+    "short": (FLAT, encode_one(FLAT, events(3, False)), 3),
+    "middle": (FLAT, encode_one(FLAT, events(60, False)), 60),
+}
+
+
+def contents(schema: Schema, data: bytes, n: int, verify: int) -> list[bytes]:
+    chunk = OpenChunk(schema, data, n, verify=verify)
+    found = []
+    for name in schema.readable:
+        values = chunk.read(name, 0, n)
+        found.append(b"".join(part.tobytes() for part in values) if isinstance(values, tuple) else values.tobytes())
+    return found
+
+
+@pytest.mark.parametrize("which", CHUNKS)
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_is_found(which: str, data: st.DataObject) -> None:
+    schema, chunk, n = CHUNKS[which]
+    at = data.draw(st.integers(0, 8 * len(chunk) - 1))
+    damaged = bytearray(chunk)
+    damaged[at // 8] ^= 1 << (at % 8)
+    with pytest.raises((CorruptChunkError, FormatError)):
+        contents(schema, bytes(damaged), n, 1)
+
+
+@pytest.mark.parametrize("which", CHUNKS)
+def test_a_truncated_or_grown_value_is_found(which: str) -> None:
+    schema, chunk, n = CHUNKS[which]
+    for size in [*range(0, len(chunk), 7), len(chunk) - 1]:
+        with pytest.raises(CorruptChunkError):
+            contents(schema, chunk[:size], n, 1)
+    with pytest.raises(CorruptChunkError):
+        contents(schema, chunk + b"\0", n, 1)
+
+
+def reseal(chunk: bytearray) -> bytes:
+    """Make the header's checksum right again: damage that only the checks of fields can find."""
+    blocks, flags = struct.unpack_from("<H", chunk, 20)[0], chunk[13]
+    covered = HEADER_BYTES + blocks * (DESCRIPTOR_BYTES + (ZONE_BYTES if flags & FLAG_ZONES else 0))
+    if flags & FLAG_PLAIN:
+        covered = len(chunk)
+    seed = USER % 2**64
+    struct.pack_into("<Q", chunk, 0, xxhash.xxh3_64_intdigest(bytes(chunk[8:covered]), seed))
+    return bytes(chunk)
+
+
+@pytest.mark.parametrize("which", CHUNKS)
+@settings(max_examples=1500, deadline=None)
+@given(data=st.data())
+def test_a_lying_header_with_a_right_checksum_never_crashes(which: str, data: st.DataObject) -> None:
+    schema, chunk, n = CHUNKS[which]
+    damaged = bytearray(chunk)
+    head = min(len(chunk), HEADER_BYTES + 8 * DESCRIPTOR_BYTES)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(8, head - 1))
+        damaged[at] = data.draw(st.integers(0, 255))
+    for verify in (1, VERIFY_NEVER):
+        try:
+            found = contents(schema, reseal(damaged), n, verify)
+        except UihkvError:
+            continue
+        assert [len(part) for part in found][:2] == [8 * n, 8 * n]
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.binary(max_size=400), verify=st.sampled_from([0, 1, 2]))
+def test_random_bytes_are_no_chunk(data: bytes, verify: int) -> None:
+    with pytest.raises(UihkvError):
+        contents(FLAT, data, 3, verify)
+
+
+def test_a_chunk_under_another_users_key_is_found() -> None:
+    schema, chunk, n = CHUNKS["middle"]
+    with pytest.raises(CorruptChunkError, match="user 12, versions"):
+        OpenChunk(schema, chunk, n, user=12)
+
+
+def test_a_chunk_under_another_range_is_found() -> None:
+    schema, chunk, n = CHUNKS["middle"]
+    with pytest.raises(CorruptChunkError, match="range of versions"):
+        OpenChunk(schema, chunk, n, start=41)
+
+
+def test_a_chunk_of_a_newer_format_is_named_so() -> None:
+    schema, chunk, n = CHUNKS["middle"]
+    newer = bytearray(chunk)
+    newer[12] = 2
+    with pytest.raises(FormatError, match="newer"):
+        OpenChunk(schema, reseal(newer), n)
