@@ -92,6 +92,7 @@ class Entries:
         address, size: int64[entries], where the value lies; 0 until it is first used.
         user, start, end: int64[entries]; of a tail, ``start`` and ``end`` are -1 until it is opened.
         verified: int64[entries], a bit for each block whose checksum was found right.
+        shard: uint16[entries], where the entry is kept.
         first_tail: number of chunks.
         scratch_bytes: most bytes that a block of an opened entry has before LZ4.
 
@@ -109,10 +110,12 @@ class Entries:
         "verified",
     )
 
-    def __init__(self, shard: int, chunks: tuple[Int64s, Int64s, Int64s], tail_users: Int64s) -> None:
+    def __init__(
+        self, shard: int | NDArray[np.uint16], chunks: tuple[Int64s, Int64s, Int64s], tail_users: Int64s
+    ) -> None:
         user, start, end = chunks
         unknown = np.full(len(tail_users), -1, np.int64)
-        self.shard = shard
+        self.shard = np.broadcast_to(np.asarray(shard, np.uint16), len(user) + len(tail_users))
         self.first_tail = len(user)
         self.user = np.concatenate([user, tail_users])
         self.start = np.concatenate([start, unknown])
@@ -124,13 +127,13 @@ class Entries:
 
     def error(self, code: int, entry: int) -> CorruptChunkError | FormatError:
         """The error for a kernel's status code."""
-        user, start, end = int(self.user[entry]), int(self.start[entry]), int(self.end[entry])
+        shard, user = int(self.shard[entry]), int(self.user[entry])
+        start, end = int(self.start[entry]), int(self.end[entry])
         if code == status.NEWER:
             return FormatError(
-                f"shard {self.shard:04d}, user {user}: {status.MEANING[code]} than this package reads; "
-                "install a newer uihkv"
+                f"shard {shard:04d}, user {user}: {status.MEANING[code]} than this package reads; install a newer uihkv"
             )
-        return CorruptChunkError(status.MEANING[code], shard=self.shard, user_id=user, start=start, end=end)
+        return CorruptChunkError(status.MEANING[code], shard=shard, user_id=user, start=start, end=end)
 
     def open(self, wanted: Int64s, layouts: Layouts, verify: int) -> None:
         """Check the headers of entries whose addresses were just filled in.

@@ -199,6 +199,14 @@ class Shard:
         """The directory of this shard as the transaction sees it."""
         return Directory(self.number, transaction, self._chunks, self._tails)
 
+    def list_keys(self, transaction: Any) -> tuple[tuple[Int64s, Int64s, Int64s], Int64s]:
+        """Users, starts and ends of all chunks, and the users of all tails, in key order."""
+        return list_keys(self.number, transaction, self._chunks, self._tails)
+
+    def find_values(self, transaction: Any, entries: Entries, some: Int64s) -> None:
+        """Note where the values of some entries of this shard lie: int64[n], ascending."""
+        find_values(transaction, self._chunks, self._tails, entries, some)
+
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""
         with self._environment.begin() as transaction:
@@ -226,10 +234,7 @@ class Directory:
         self._transaction = transaction
         self._chunks = chunks
         self._tails = tails
-        with transaction.cursor(db=chunks) as cursor:
-            chunk_entries = keys.parse_chunk_keys(_keys_of(cursor, keys.CHUNK_KEY_BYTES, number))
-        with transaction.cursor(db=tails) as cursor:
-            self.users = keys.parse_tail_keys(_keys_of(cursor, keys.TAIL_KEY_BYTES, number))
+        chunk_entries, self.users = list_keys(number, transaction, chunks, tails)
         self.entries = Entries(number, chunk_entries, self.users)
         bounds = np.searchsorted(chunk_entries[0], self.users)
         self.first_chunk = np.append(bounds, len(chunk_entries[0]))
@@ -253,18 +258,30 @@ class Directory:
         fresh = np.unique(wanted[entries.address[wanted] == 0])
         if not len(fresh):
             return
-        split = int(np.searchsorted(fresh, entries.first_tail))
-        if split:
-            some = fresh[:split]
-            packed = keys.chunk_keys(entries.user[some], entries.start[some], entries.end[some])
-            with self._transaction.cursor(db=self._chunks) as cursor:
-                _fill(cursor, packed, keys.CHUNK_KEY_BYTES, some, entries)
-        if split < len(fresh):
-            some = fresh[split:]
-            packed = keys.tail_keys(entries.user[some])
-            with self._transaction.cursor(db=self._tails) as cursor:
-                _fill(cursor, packed, keys.TAIL_KEY_BYTES, some, entries)
+        find_values(self._transaction, self._chunks, self._tails, entries, fresh)
         entries.open(fresh, layouts, verify)
+
+
+def list_keys(number: int, transaction: Any, chunks: Any, tails: Any) -> tuple[tuple[Int64s, Int64s, Int64s], Int64s]:
+    """Users, starts and ends of all chunks, and the users of all tails, in key order."""
+    with transaction.cursor(db=chunks) as cursor:
+        chunk_entries = keys.parse_chunk_keys(_keys_of(cursor, keys.CHUNK_KEY_BYTES, number))
+    with transaction.cursor(db=tails) as cursor:
+        return chunk_entries, keys.parse_tail_keys(_keys_of(cursor, keys.TAIL_KEY_BYTES, number))
+
+
+def find_values(transaction: Any, chunks: Any, tails: Any, entries: Entries, some: Int64s) -> None:
+    """Note where the values of some entries lie: int64[n], ascending."""
+    split = int(np.searchsorted(some, entries.first_tail))
+    sealed, open_ones = some[:split], some[split:]
+    if len(sealed):
+        packed = keys.chunk_keys(entries.user[sealed], entries.start[sealed], entries.end[sealed])
+        with transaction.cursor(db=chunks) as cursor:
+            _fill(cursor, packed, keys.CHUNK_KEY_BYTES, sealed, entries)
+    if len(open_ones):
+        packed = keys.tail_keys(entries.user[open_ones])
+        with transaction.cursor(db=tails) as cursor:
+            _fill(cursor, packed, keys.TAIL_KEY_BYTES, open_ones, entries)
 
 
 def _keys_of(cursor: Any, width: int, number: int) -> Iterator[bytes]:

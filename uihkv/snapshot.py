@@ -1,8 +1,8 @@
 """A consistent read view over all shards: what every pointer names, rebuilt.
 
-A read is two steps over whole arrays. *Plan*: pointers are grouped by shard and ordered by user and version, and their
-windows cut along the version ranges of chunks. *Decode*: one kernel call a shard writes the windows, straight
-from LMDB's map, into the output arrays. The outputs are in the order of the pointers.
+A read is two steps over whole arrays. *Plan*: the pointers' windows are cut along the version ranges of chunks, and the
+slices sorted by chunk. *Decode*: one kernel call writes the slices, straight from LMDB's map, into the output arrays.
+The outputs are in the order of the pointers.
 
 What is promised: a pointer rebuilds the same events whatever was appended since; no read returns an event at
 or past the pointer's version; bytes that are not what was written raise and are never returned.
@@ -21,16 +21,16 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uihkv import keys
-from uihkv.codec import VERIFY_CODES, Entries, Layouts, Slices, Verify, column_type, decode_fixed
+from uihkv.codec import VERIFY_CODES, Layouts, Slices, Verify, column_type, decode_fixed
+from uihkv.directory import SnapshotDirectory
 from uihkv.errors import PointerError, SchemaError, StoreClosedError
 from uihkv.histories import Histories
 from uihkv.kernels import status
-from uihkv.kernels.plan import count_before, count_slices, plan_slices
+from uihkv.kernels.plan import count_before, count_slices, cut_windows, plan_slices
 from uihkv.pointers import Pointers, as_int64
 from uihkv.projection import Projection
 from uihkv.schema import TS, VISIBLE_AT, Schema
-from uihkv.shard import Directory, Shard, read_ragged
+from uihkv.shard import Shard, read_ragged
 
 Int64s = NDArray[np.int64]
 Array = NDArray[Any]
@@ -67,7 +67,7 @@ class Snapshot:
         self._pid = os.getpid()
         self._shards = tuple(shards)
         self._transactions: list[Any] = []
-        self._directories: list[Directory | None] = [None] * len(self._shards)
+        self._directory_made: SnapshotDirectory | None = None
         try:
             for shard in self._shards:
                 self._transactions.append(shard.begin_read())
@@ -100,7 +100,7 @@ class Snapshot:
             for transaction in self._transactions:
                 transaction.abort()
             self._transactions = []
-            self._directories = [None] * len(self._shards)
+            self._directory_made = None
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -118,21 +118,18 @@ class Snapshot:
                 self._reading -= 1
                 self._condition.notify_all()
 
-    def _directory(self, shard: int) -> Directory:
+    def _directory(self) -> SnapshotDirectory:
         with self._condition:
-            directory = self._directories[shard]
-            if directory is None:
-                directory = self._shards[shard].directory(self._transactions[shard])
-                self._directories[shard] = directory
-            return directory
+            if self._directory_made is None:
+                self._directory_made = SnapshotDirectory(self._shards, self._transactions)
+            return self._directory_made
 
     # -- versions -----------------------------------------------------------------------------------
 
     def users(self) -> Int64s:
         """All users that have a history, ascending: int64[users]."""
         with self._open():
-            parts = [self._directory(shard).users for shard in range(len(self._shards))]
-            return np.sort(np.concatenate(parts))
+            return np.sort(self._directory().users)
 
     def head(self, user_ids: ArrayLike) -> Pointers:
         """Pointers to everything this snapshot has of these users: the logged channel.
@@ -145,13 +142,11 @@ class Snapshot:
 
         """
         users = as_int64(user_ids, "user_ids")
-        version = np.zeros(len(users), np.int64)
-        last_ts = np.zeros(len(users), np.int64)
         with self._open():
-            for directory, at in self._by_shard(users):
-                row = directory.rows_of(users[at])
-                version[at] = self._heads(directory, row)
-                last_ts[at] = self._last_ts(directory, row, version[at])
+            directory = self._directory()
+            row = directory.rows_of(users)
+            version = self._heads(directory, row)
+            last_ts = self._last_ts(directory, row, version)
         return Pointers(users, version, last_ts)
 
     def resolve(self, user_ids: ArrayLike, as_of: ArrayLike, delay: int = 0) -> Pointers:
@@ -178,16 +173,14 @@ class Snapshot:
             raise PointerError(f"delay is {delay!r}; a whole number of the time unit, 0 or more, is expected")
         floor = np.iinfo(np.int64).min
         moment = np.where(moment < floor + int(delay), floor, moment - int(delay))
-        version = np.zeros(len(users), np.int64)
-        last_ts = np.zeros(len(users), np.int64)
         with self._open():
-            for directory, at in self._by_shard(users):
-                row = directory.rows_of(users[at])
-                version[at] = self._resolve(directory, row, moment[at])
-                last_ts[at] = self._last_ts(directory, row, version[at])
+            directory = self._directory()
+            row = directory.rows_of(users)
+            version = self._resolve(directory, row, moment)
+            last_ts = self._last_ts(directory, row, version)
         return Pointers(users, version, last_ts)
 
-    def _resolve(self, directory: Directory, row: Int64s, moment: Int64s) -> Int64s:
+    def _resolve(self, directory: SnapshotDirectory, row: Int64s, moment: Int64s) -> Int64s:
         """Versions by binary search in the users' visible times, some users at a time."""
         version = np.zeros(len(row), np.int64)
         rows = np.unique(row[row >= 0])
@@ -245,39 +238,42 @@ class Snapshot:
             return self._read(pointers, names, projection.max_len, on_missing)
 
     def _read(self, pointers: Pointers, names: Sequence[str], max_len: int | None, on_missing: str) -> Histories:
-        version = pointers.version
-        parts: list[tuple[Directory, Int64s, Int64s]] = []
-        for directory, at in self._by_shard(pointers.user_id, version):
-            row = directory.rows_of(pointers.user_id[at])
-            head = self._heads(directory, row)
-            past = version[at] > head
-            if past.any():
-                if on_missing == "raise":
-                    raise self._past_head(pointers, at, head)
-                if version is pointers.version:
-                    version = version.copy()
-                version[at[past]] = 0
-            parts.append((directory, at, row))
-        low = np.zeros_like(version) if max_len is None else np.maximum(version - max_len, 0)
-        offsets = np.zeros(len(version) + 1, np.int64)
-        np.cumsum(version - low, out=offsets[1:])
+        directory = self._directory()
+        row = directory.rows_of(pointers.user_id)
+        window, offsets = self._windows(directory, row, pointers, max_len, on_missing)
         n = int(offsets[-1])
         fixed = self._outputs(names, n)
-        plans: list[tuple[Entries, Slices]] = []
-        for directory, at, row in parts:
-            slices = self._slices(directory, _Window(row, low[at], version[at], offsets[at]))
-            decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify)
-            plans.append((directory.entries, slices))
-            if pointers.last_ts is not None:
-                self._prove(directory, row, version, at, pointers)
+        slices = self._slices(directory, window)
+        decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify)
+        if pointers.last_ts is not None:
+            self._prove(directory, window, pointers, fixed.get(TS))
         columns: dict[str, Array] = {}
         element_offsets: dict[str, Int64s] = {}
         for name in names:
             if name in fixed:
                 columns[name] = fixed[name]
             else:
-                columns[name], element_offsets[name] = read_ragged(plans, self._layouts, name, n, self._verify)
+                columns[name], element_offsets[name] = read_ragged(
+                    [(directory.entries, slices)], self._layouts, name, n, self._verify
+                )
         return Histories(offsets, columns, element_offsets)
+
+    def _windows(
+        self, directory: SnapshotDirectory, row: Int64s, pointers: Pointers, max_len: int | None, on_missing: str
+    ) -> tuple[_Window, Int64s]:
+        """What each pointer is to read, and the offsets of the rows in the output."""
+        entries = directory.entries
+        self._open_tails(directory, row)
+        low, high = np.empty_like(row), np.empty_like(row)
+        offsets = np.empty(len(row) + 1, np.int64)
+        past = cut_windows(row, pointers.version, max_len or 0, entries.end, entries.first_tail, low, high, offsets)
+        if past >= 0 and on_missing == "raise":
+            head = int(entries.end[entries.first_tail + row[past]]) if row[past] >= 0 else 0
+            raise PointerError(
+                f"row {past}: user {int(pointers.user_id[past])} has {head} events in this snapshot, the pointer names "
+                f"version {int(pointers.version[past])}; take a newer snapshot, or read with on_missing='empty'"
+            )
+        return _Window(row, low, high, offsets[:-1]), offsets
 
     def _outputs(self, names: Sequence[str], n: int) -> dict[str, Array]:
         """Empty arrays for the columns without lists."""
@@ -288,53 +284,46 @@ class Snapshot:
                 fixed[name] = np.empty((n, *shape), dtype)
         return fixed
 
-    def _past_head(self, pointers: Pointers, at: Int64s, head: Int64s) -> PointerError:
-        worst = int(np.flatnonzero(pointers.version[at] > head)[0])
-        row = int(at[worst])
-        return PointerError(
-            f"row {row}: user {int(pointers.user_id[row])} has {int(head[worst])} events in this snapshot, the "
-            f"pointer names version {int(pointers.version[row])}; take a newer snapshot, or read with "
-            "on_missing='empty'"
-        )
-
-    def _prove(self, directory: Directory, row: Int64s, version: Int64s, at: Int64s, pointers: Pointers) -> None:
-        """Compare ``last_ts`` of each pointer with the event that it names."""
+    def _prove(self, directory: SnapshotDirectory, window: _Window, pointers: Pointers, ts: Int64s | None) -> None:
+        """Compare ``last_ts`` of each pointer with the event that it names; ``ts`` of the windows, if it was read."""
         assert pointers.last_ts is not None  # the caller asked
-        found = self._last_ts(directory, row, version[at])
-        wrong = (version[at] > 0) & (found != pointers.last_ts[at])
+        if ts is None:
+            found = self._last_ts(directory, window.row, window.high)
+        elif len(ts):
+            found = ts[window.out + (window.high - window.low) - 1]
+        else:
+            return
+        wrong = (window.high > 0) & (found != pointers.last_ts)
         if wrong.any():
-            first = int(np.flatnonzero(wrong)[0])
-            place = int(at[first])
+            place = int(np.flatnonzero(wrong)[0])
             raise PointerError(
-                f"row {place}: event {int(version[place]) - 1} of user {int(pointers.user_id[place])} has ts "
-                f"{int(found[first])}, the pointer's last_ts is {int(pointers.last_ts[place])}; the pointer "
+                f"row {place}: event {int(window.high[place]) - 1} of user {int(pointers.user_id[place])} has ts "
+                f"{int(found[place])}, the pointer's last_ts is {int(pointers.last_ts[place])}; the pointer "
                 "is of another store, or of a history that was rebuilt: resolve it again"
             )
 
     # -- plan ---------------------------------------------------------------------------------------
 
-    def _by_shard(self, users: Int64s, version: Int64s | None = None) -> Iterator[tuple[Directory, Int64s]]:
-        """Each shard's directory and the places of its users, in key order."""
-        shard = keys.shard_of(users, len(self._shards))
-        order = np.lexsort((users, shard) if version is None else (version, users, shard))
-        bounds = np.searchsorted(shard[order], np.arange(len(self._shards) + 1))
-        for number in np.flatnonzero(np.diff(bounds)).tolist():
-            yield self._directory(number), order[bounds[number] : bounds[number + 1]]
-
-    def _prepare(self, directory: Directory, wanted: Int64s) -> None:
+    def _prepare(self, directory: SnapshotDirectory, wanted: Int64s) -> None:
         with self._condition:
             directory.prepare(wanted, self._layouts, self._verify)
 
-    def _heads(self, directory: Directory, row: Int64s) -> Int64s:
+    def _open_tails(self, directory: SnapshotDirectory, row: Int64s) -> None:
+        """Make sure that the tails of these users are open: only then their heads are known."""
+        known = row[row >= 0]
+        known += directory.entries.first_tail
+        self._prepare(directory, known)
+
+    def _heads(self, directory: SnapshotDirectory, row: Int64s) -> Int64s:
         """Versions that name whole histories; 0 for row -1."""
+        self._open_tails(directory, row)
         entries = directory.entries
-        known = row >= 0
-        self._prepare(directory, entries.first_tail + row[known])
         head = np.zeros(len(row), np.int64)
+        known = row >= 0
         head[known] = entries.end[entries.first_tail + row[known]]
         return head
 
-    def _last_ts(self, directory: Directory, row: Int64s, version: Int64s) -> Int64s:
+    def _last_ts(self, directory: SnapshotDirectory, row: Int64s, version: Int64s) -> Int64s:
         """``ts`` of event ``version - 1``; 0 where the version is 0."""
         last_ts = np.zeros(len(version), np.int64)
         window = _Window(row, np.maximum(version - 1, 0), version, np.arange(len(version)))
@@ -342,7 +331,7 @@ class Snapshot:
         decode_fixed(directory.entries, self._layouts, slices, {TS: last_ts}, self._verify)
         return last_ts
 
-    def _slices(self, directory: Directory, window: _Window) -> Slices:
+    def _slices(self, directory: SnapshotDirectory, window: _Window) -> Slices:
         """Cut windows along chunks, and make sure that these are open."""
         entries = directory.entries
         ranges = (directory.first_chunk, entries.start, entries.end, entries.first_tail)

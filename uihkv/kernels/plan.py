@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from uihkv.chunk import DESCRIPTOR_BYTES, HEADER_BYTES
@@ -28,6 +29,77 @@ def _first_past(end: Any, low: Any, high: Any, version: Any) -> Any:
         else:
             high = middle
     return low
+
+
+@njit(nogil=True, cache=True)
+def shard_of_user(user: Any, shards: Any) -> Any:
+    """Shard of a user id: the finaliser of splitmix64, as :func:`uihkv.keys.shard_of`."""
+    z = np.uint64(user) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return np.int64(z % np.uint64(shards))
+
+
+@njit(nogil=True, cache=True)
+def find_rows(user: Any, first_user: Any, users: Any, row: Any) -> None:
+    """Row of each user in a directory, -1 where it has none.
+
+    Args:
+        user: int64[n].
+        first_user: int64[shards + 1], each shard's users, who ascend.
+        users: int64[users].
+        row: int64[n], the output.
+
+    """
+    shards = len(first_user) - 1
+    for i in range(len(user)):
+        wanted = user[i]
+        shard = shard_of_user(wanted, shards)
+        low = first_user[shard]
+        until = first_user[shard + 1]
+        high = until
+        while low < high:
+            middle = (low + high) >> 1
+            if users[middle] < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        row[i] = low if low < until and users[low] == wanted else -1
+
+
+@njit(nogil=True, cache=True)
+def cut_windows(row: Any, version: Any, max_len: Any, end: Any, first_tail: Any, low: Any, high: Any, out: Any) -> Any:
+    """The newest ``max_len`` events below each version, and where they go in the output.
+
+    Args:
+        row: int64[pointers], -1 for users without a history.
+        version: int64[pointers].
+        max_len: 0 or below: no limit.
+        end: int64[entries]; the entries from ``first_tail`` are the users' tails, opened, whose end is the head.
+        low, high: int64[pointers], outputs: the window ``[low, high)``; empty where the version is past the head.
+        out: int64[pointers + 1], output: running number of events.
+
+    Returns:
+        the first pointer whose version is past the head; -1: none.
+
+    """
+    bad = -1
+    total = 0
+    for i in range(len(row)):
+        head = end[first_tail + row[i]] if row[i] >= 0 else 0
+        until = version[i]
+        if until > head:
+            if bad < 0:
+                bad = i
+            until = 0
+        begin = until - max_len if 0 < max_len < until else 0
+        low[i] = begin
+        high[i] = until
+        out[i] = total
+        total += until - begin
+    out[len(row)] = total
+    return bad
 
 
 @njit(nogil=True, cache=True)
