@@ -114,7 +114,7 @@ class BlockLayout:
         elements: int64[blocks], elements an event has; 0 for the elements of ragged columns.
         plain_offset: int64[blocks], bytes an event has in the blocks before.
         event_bytes: bytes an event has in memory; for ragged schemas, without its lists.
-        first_block: the block where each column begins, by name.
+        first_block: the block where each column begins, by the column's id (``Schema.identities``).
 
     """
 
@@ -124,7 +124,7 @@ class BlockLayout:
     elements: NDArray[np.int64]
     plain_offset: NDArray[np.int64]
     event_bytes: int
-    first_block: dict[str, int]
+    first_block: dict[int, int]
 
     @property
     def blocks(self) -> int:
@@ -147,9 +147,10 @@ class BlockLayout:
         names = tuple(row[0] for row in rows)
         table = np.array([row[1:] for row in rows], np.int64)
         event_bytes = table[:, 0] * table[:, 2]
-        first_block: dict[str, int] = {}
+        identities = schema.identities
+        first_block: dict[int, int] = {}
         for block, name in enumerate(names):
-            first_block.setdefault(name, block)
+            first_block.setdefault(identities[name], block)
         return cls(
             names=names,
             width=table[:, 0].copy(),

@@ -79,9 +79,14 @@ class Layouts:
         return self.schemas[-1]
 
     def first_blocks(self, names: Sequence[str]) -> Int64s:
-        """Block where each column begins in each version, -1 where it lacks: int64[versions, names]."""
+        """Block where each column begins in each version, -1 where it lacks: int64[versions, names].
+
+        Names are the newest schema's; which columns they are in older ones, their ids say.
+        """
+        identities = self.schema.identities
+        wanted = [identities[name] for name in names]
         return np.array(
-            [[layout.first_block.get(name, -1) for name in names] for layout in self.layouts], np.int64
+            [[layout.first_block.get(column, -1) for column in wanted] for layout in self.layouts], np.int64
         ).reshape(len(self.layouts), len(names))
 
 

@@ -1,21 +1,21 @@
-"""The manifest: what a store is, in one small msgpack file.
+"""The manifest: what a store is, and every schema it has had, in one small msgpack file.
 
 It is written aside, synced and renamed over the old one, so that a reader finds either the old or the new. Nothing in
-it is ever executed or unpickled, and it names no paths. Magic and format stand outside, so that a later format can be
-told from damage; the rest is packed bytes with their checksum, since a wrong number of shards means wrong histories.
+it is ever executed or unpickled, and it names no paths.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgpack
-import xxhash
 
-from uihkv.errors import FormatError, StoreNotFoundError
+from uihkv.errors import FormatError, SchemaError, StoreFullError, StoreNotFoundError
+from uihkv.evolution import MAX_SCHEMAS
 from uihkv.schema import Schema
 
 MANIFEST_NAME = "manifest.msgpack"
@@ -52,22 +52,28 @@ class Manifest:
         return self.schemas[-1]
 
     def evolve(self, schema: Schema) -> Manifest:
-        """The same store with one more schema."""
+        """The same store with one more schema.
+
+        Raises:
+            SchemaError: when a chunk could not name it.
+
+        """
+        if len(self.schemas) == MAX_SCHEMAS:
+            raise SchemaError(f"the store has had {MAX_SCHEMAS} schemas; copy it into a new one to go on")
         return replace(self, schemas=(*self.schemas, schema))
 
     def pack(self) -> bytes:
         """The file's bytes."""
-        body: bytes = msgpack.packb(
+        packed: bytes = msgpack.packb(
             {
+                "magic": _MAGIC,
+                "format": STORE_FORMAT,
                 "store_id": self.store_id,
                 "shards": self.shards,
                 "chunk_events": self.chunk_events,
                 "compress": self.compress,
                 "schemas": [schema.describe() for schema in self.schemas],
             }
-        )
-        packed: bytes = msgpack.packb(
-            {"magic": _MAGIC, "format": STORE_FORMAT, "checksum": xxhash.xxh3_64_intdigest(body), "body": body}
         )
         return packed
 
@@ -79,20 +85,19 @@ class Manifest:
             FormatError: when they are not a manifest, or one of a newer format.
 
         """
-        outer = _unpack_map(data, where)
-        if outer.get("magic") != _MAGIC:
-            raise FormatError(f"{where} is not the manifest of a uihkv store: it has no magic {_MAGIC!r}")
-        found = outer.get("format")
-        if type(found) is not int or found < 1:
+        try:
+            fields: Any = msgpack.unpackb(data, strict_map_key=False)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise FormatError(f"{where} is not a manifest ({error}); restore it from a backup") from error
+        if not isinstance(fields, dict) or fields.get("magic") != _MAGIC:
+            raise FormatError(f"{where} is not the manifest of a uihkv store")
+        found = fields.get("format")
+        if not isinstance(found, int) or found < 1:
             raise FormatError(f"{where} names format {found!r}; restore it from a backup")
         if found > STORE_FORMAT:
             raise FormatError(
                 f"{where} is of store format {found}, this package reads up to {STORE_FORMAT}; install a newer uihkv"
             )
-        body = outer.get("body")
-        if not isinstance(body, bytes) or outer.get("checksum") != xxhash.xxh3_64_intdigest(body):
-            raise FormatError(f"{where} is damaged: its checksum does not match; restore it from a backup")
-        fields = _unpack_map(body, where)
         try:
             shards, chunk_events = fields["shards"], fields["chunk_events"]
             schemas = tuple(Schema.from_description(entry) for entry in fields["schemas"])
@@ -106,21 +111,11 @@ class Manifest:
             and 1 <= chunk_events <= MAX_CHUNK_EVENTS
             and isinstance(store_id, str)
             and isinstance(compress, bool)
-            and schemas
+            and 0 < len(schemas) <= MAX_SCHEMAS
         )
         if not sound:
             raise FormatError(f"{where} holds impossible values; restore it from a backup")
         return cls(store_id, shards, chunk_events, compress, schemas)
-
-
-def _unpack_map(data: bytes, where: Path) -> dict[Any, Any]:
-    try:
-        fields: Any = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a key that cannot be hashed
-        raise FormatError(f"{where} is not a manifest ({error}); restore it from a backup") from error
-    if not isinstance(fields, dict):
-        raise FormatError(f"{where} is not a manifest: it holds no map; restore it from a backup")
-    return fields
 
 
 def read_manifest(store: Path) -> Manifest:
@@ -141,22 +136,44 @@ def read_manifest(store: Path) -> Manifest:
         raise StoreNotFoundError(f"{store} does not exist; Store.create makes a store") from None
     except NotADirectoryError:
         raise FormatError(f"{store} is a file, not a uihkv store") from None
-    except IsADirectoryError:
-        raise FormatError(f"{store} is not a uihkv store: its {MANIFEST_NAME} is a directory") from None
     if len(data) > _MAX_BYTES:
         raise FormatError(f"{path} is larger than any manifest; restore it from a backup")
     return Manifest.unpack(data, path)
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
-    """Put the manifest in its place, durably and at once."""
+    """Put the manifest in its place, durably and at once.
+
+    Raises:
+        StoreFullError: when there is no room; the old manifest then stays.
+
+    """
     aside = store / (MANIFEST_NAME + ".new")
-    with aside.open("wb") as file:
-        file.write(manifest.pack())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with aside.open("wb") as file:
+            file.write(manifest.pack())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFullError(f"no space left for {aside} ({error}); the manifest stays as it was") from error
+        raise
     aside.replace(store / MANIFEST_NAME)
     sync_directory(store)
+
+
+def manifest_stamp(store: Path) -> tuple[int, int, int]:
+    """What tells one manifest file from the next: each is a new file. Costs one look at the directory.
+
+    Raises:
+        FormatError: when the manifest is gone.
+
+    """
+    try:
+        found = (store / MANIFEST_NAME).stat()
+    except OSError as error:
+        raise FormatError(f"{store} has lost its {MANIFEST_NAME} ({error}); restore it from a backup") from error
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def sync_directory(path: Path) -> None:

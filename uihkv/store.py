@@ -29,25 +29,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from uihkv import keys
 from uihkv.errors import (
+    FormatError,
     ReadOnlyError,
     SchemaError,
     StoreClosedError,
     StoreExistsError,
 )
+from uihkv.evolution import with_column, with_wider_column, without_column
 from uihkv.manifest import (
     MANIFEST_NAME,
     MAX_CHUNK_EVENTS,
     MAX_SHARDS,
     Manifest,
+    manifest_stamp,
     read_manifest,
     sync_directory,
     write_manifest,
 )
 from uihkv.pointers import as_int64
-from uihkv.schema import TIME_UNITS, Schema
+from uihkv.schema import TIME_UNITS, Column, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from uihkv.codec import Layouts, Verify
     from uihkv.events import Events
@@ -124,6 +127,7 @@ class Store:
         self._open_shards: dict[int, Shard] = {}
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         self._layouts_made: Layouts | None = None
+        self._stamp: tuple[int, int, int] | None = None
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -162,10 +166,7 @@ class Store:
             what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
             raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
         manifest = Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreExistsError(f"{target}: {error.filename} is a file; choose another path") from error
+        target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             _create_shards(aside, shards)
@@ -239,7 +240,9 @@ class Store:
 
     @property
     def schema(self) -> Schema:
-        """The columns of its events."""
+        """The columns of its events, as they are now: also when another process changed them."""
+        if not self._closed:
+            self._refresh_manifest()
         return self._manifest.schema
 
     @property
@@ -299,10 +302,11 @@ class Store:
         self._check_writable()
         if backfill and visible_at is not None:
             raise SchemaError("backfill=True takes visible times from ts; give visible_at or backfill, not both")
-        offset = _check_source(source, offset)
-        events = parse_events(self.schema, data, visible_at)
+        _check_source(source, offset)
+        layouts = self._layouts()
+        events = parse_events(layouts.schema, data, visible_at)
         if visible_at is None:
-            now = time.time_ns() // (10**9 // TIME_UNITS[self.schema.time_unit])
+            now = time.time_ns() // (10**9 // TIME_UNITS[layouts.schema.time_unit])
             visible = events.ts.copy() if backfill else np.full(len(events), now, np.int64)
             events = replace(events, visible_at=visible)
         shard = keys.shard_of(events.user_id, self.shards)
@@ -311,7 +315,9 @@ class Store:
         parts = {
             number: order[bounds[number] : bounds[number + 1]] for number in np.flatnonzero(np.diff(bounds)).tolist()
         }
-        results = self._write(events, parts, source, offset)
+        results = self._write(layouts, events, parts, source, offset)
+        if results is None:  # the schema changed meanwhile: once more, by the new one
+            return self.append(data, visible_at, backfill=backfill, source=source, offset=offset)
         return AppendResult(
             appended=sum(part.appended for part in results),
             replayed=sum(part.replayed for part in results),
@@ -320,15 +326,21 @@ class Store:
         )
 
     def _write(
-        self, events: Events, parts: Mapping[int, NDArray[np.int64]], source: str | None, offset: int | None
-    ) -> list[ShardAppend]:
+        self,
+        layouts: Layouts,
+        events: Events,
+        parts: Mapping[int, NDArray[np.int64]],
+        source: str | None,
+        offset: int | None,
+    ) -> list[ShardAppend] | None:
         """Write all parts, then commit all: a failure while writing leaves every shard as it was.
 
-        The source's home shard commits last: what it has, every shard has.
+        The source's home shard commits last: what it has, every shard has. None: nothing was written, since the
+        schema is no longer the one of ``layouts``. It is compared once all shards are held: whoever wrote to
+        them by a newer schema had put that into the manifest before.
         """
         from uihkv.shard import ShardAppend, space_errors
 
-        layouts = self._layouts()
         numbers = set(parts)
         home = None
         if source is not None:
@@ -340,6 +352,8 @@ class Store:
             try:
                 for number in sorted(numbers):  # one order for all writers, so that none waits in a circle
                     transactions[number] = self._shard(number).begin_write()
+                if self._layouts() is not layouts:
+                    return None
                 done = home is not None and self._has(home, transactions[home], source, offset)
                 for number in sorted(numbers):
                     shard, transaction = self._shard(number), transactions[number]
@@ -366,6 +380,61 @@ class Store:
                     transaction.abort()
         return results
 
+    def add_column(self, column: Column) -> None:
+        """Give events one column more. Chunks stay as they are: older events read as the column's default.
+
+        The change is one atomic replacement of the manifest. Other handles and processes take it up at their next
+        append or snapshot; snapshots that are open keep the schema they began with.
+
+        Args:
+            column: with a default (ragged columns need none: older events hold an empty list), and a name that the
+                schema does not have. A name that was dropped before is a new column: old values do not come back.
+
+        Raises:
+            SchemaError: for a column that cannot be added.
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+
+        """
+        self._evolve(lambda history: with_column(history, column))
+
+    def drop_column(self, name: str) -> None:
+        """Take a column away. Chunks stay as they are; its values are no longer read, and go when chunks are rewritten.
+
+        A projection that names it is refused from the next snapshot on. How the change reaches other handles, see
+        :meth:`add_column`.
+
+        Raises:
+            SchemaError: for a column that the schema does not have, or its only one.
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+
+        """
+        self._evolve(lambda history: without_column(history, name))
+
+    def widen_column(self, name: str, dtype: str) -> None:
+        """Give a column a wider type that holds each of its values exactly: ``widen_column("count", "int64")``.
+
+        Integers widen to wider integers of the same sign, unsigned ones also to wider signed ones, floats to wider
+        floats. Chunks stay as they are and are widened as they are read. How the change reaches other handles, see
+        :meth:`add_column`.
+
+        Raises:
+            SchemaError: for a column that the schema does not have, or another type.
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+
+        """
+        self._evolve(lambda history: with_wider_column(history, name, dtype))
+
+    def _evolve(self, change: Callable[[Sequence[Schema]], Schema]) -> None:
+        """Put one more schema into the manifest. Shard 0's writer lock keeps out others who would do the same."""
+        self._check_writable()
+        transaction = self._shard(0).begin_write()
+        try:
+            self._refresh_manifest()
+            write_manifest(self._path, self._manifest.evolve(change(self._manifest.schemas)))
+            self._refresh_manifest()
+        finally:
+            transaction.abort()
+
     def _home_of(self, source: str) -> int:
         """The shard that commits a source's offsets last."""
         return xxhash.xxh3_64_intdigest(source.encode()) % self.shards
@@ -389,9 +458,13 @@ class Store:
 
         with self._lock:
             shards = [self._shard(number) for number in range(self.shards)]
-            snapshot = Snapshot(shards, self._layouts(), verify)
-            self._snapshots.add(snapshot)
-            return snapshot
+            while True:
+                layouts = self._layouts()
+                snapshot = Snapshot(shards, layouts, verify)
+                if self._layouts() is layouts:  # no chunk that it sees is of a newer schema
+                    self._snapshots.add(snapshot)
+                    return snapshot
+                snapshot.close()
 
     def sources(self) -> dict[str, int]:
         """Last offset of each source that every shard has: a consumer goes on behind it."""
@@ -455,10 +528,25 @@ class Store:
                 self._open_shards[number] = shard
             return shard
 
+    def _refresh_manifest(self) -> None:
+        """Read the manifest again if another one was put in its place."""
+        with self._lock:
+            stamp = manifest_stamp(self._path)
+            if stamp == self._stamp:
+                return
+            manifest = read_manifest(self._path)
+            if manifest.store_id != self._manifest.store_id or manifest.shards != self._manifest.shards:
+                raise FormatError(f"{self._path} is another store than the one that was opened; open it again")
+            if manifest.schemas != self._manifest.schemas:
+                self._layouts_made = None
+            self._manifest, self._stamp = manifest, stamp
+
     def _layouts(self) -> Layouts:
+        """Layouts of every schema that the store has had until now; another object whenever the schema changed."""
         from uihkv.codec import Layouts
 
         with self._lock:
+            self._refresh_manifest()
             if self._layouts_made is None:
                 self._layouts_made = Layouts(self._manifest.schemas)
             return self._layouts_made
@@ -492,17 +580,11 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
         raise SchemaError(f"{name} is {value!r}; a whole number from {low} to {high} is expected")
 
 
-def _check_source(source: str | None, offset: int | None) -> int | None:
-    """The offset as a plain int."""
+def _check_source(source: str | None, offset: int | None) -> None:
     if (source is None) != (offset is None):
         raise SchemaError("source and offset go together; give both or neither")
-    if source is None or offset is None:
-        return None
-    try:
-        size = len(source.encode()) if isinstance(source, str) else 0
-    except UnicodeEncodeError:  # half a surrogate pair
-        size = 0
-    if not 1 <= size <= _MAX_SOURCE_BYTES:
+    if source is None:
+        return
+    if not isinstance(source, str) or not source or len(source.encode()) > _MAX_SOURCE_BYTES:
         raise SchemaError(f"source is {source!r}; a name of 1 to {_MAX_SOURCE_BYTES} bytes is expected")
     _check_whole("offset", offset, 0, np.iinfo(np.int64).max)
-    return int(offset)

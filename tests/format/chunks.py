@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,9 @@ class OpenChunk:
 
     def __init__(
         self, schema: Schema, data: bytes, events: int, user: int = USER, start: int = START,
-        verify: int = VERIFY_ONCE,
+        verify: int = VERIFY_ONCE, newer: Sequence[Schema] = (),
     ) -> None:  # fmt: skip
-        self.layouts = Layouts([schema])
+        self.layouts = Layouts([schema, *newer])
         self.buffer = np.frombuffer(data, np.uint8).copy()
         self.verify = verify
         one = np.ones(1, np.int64)

@@ -34,6 +34,7 @@ from uihkv.chunk import (
     ZONE_BYTES,
 )
 from uihkv.kernels import status
+from uihkv.kernels.floats import widen_floats
 from uihkv.kernels.memory import (
     copy_bytes,
     i8_at,
@@ -281,9 +282,22 @@ def _decode_frame(source: Any, width: Any, base: Any, scale: Any, target: Any, t
 
 
 @njit(nogil=True, cache=True)
+def _fill_constant(base: Any, full: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
+    """The constant of a block whose type has ``full`` bytes, n times."""
+    if kind == FLOAT and full < target_width and n > 0:
+        word = np.empty(1, np.int64)
+        word[0] = base
+        widen_floats(np.int64(word.ctypes.data), full, target, target_width, 1)
+        base = load_i64(target) if target_width == 8 else load_u32(target)
+    _fill(base, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
 def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
     if width == target_width:
         copy_bytes(source, target, n * width)
+    elif kind == FLOAT:
+        widen_floats(source, width, target, target_width, n)
     elif kind != SIGNED:
         _decode_frame(source, width, 0, 1, target, target_width, n)
     elif width == 1:
@@ -427,10 +441,10 @@ def _unpack(address: Any, begin: Any, end: Any, encoding: Any, width: Any, codec
 
 @njit(nogil=True, cache=True)
 def _decode_window(
-    source: Any, encoding: Any, width: Any, kind: Any, items: Any, scale: Any, base: Any,
+    source: Any, encoding: Any, width: Any, kind: Any, full: Any, items: Any, scale: Any, base: Any,
     first: Any, last: Any, target: Any, target_width: Any,
 ) -> None:  # fmt: skip
-    """Elements ``[first, last)`` of an unpacked block."""
+    """Elements ``[first, last)`` of an unpacked block whose schema's type has ``full`` bytes."""
     n = last - first
     if n <= 0:
         return
@@ -441,7 +455,7 @@ def _decode_window(
     elif encoding == RAW:
         _decode_raw(source + first * width, width, kind, target, target_width, n)
     else:
-        _fill(base, target, target_width, n)
+        _fill_constant(base, full, kind, target, target_width, n)
 
 
 @njit(nogil=True, cache=True)
@@ -496,7 +510,7 @@ def read_blocks(
                 return _LZ4, entry
             for i in range(at, until):
                 _decode_window(
-                    source, encoding, width, lay_kind[version, block], items, scale, base,
+                    source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
                     slice_from[i] * elements, slice_to[i] * elements,
                     want_address[want] + slice_out[i] * step, want_width[want],
                 )  # fmt: skip
@@ -538,7 +552,10 @@ def read_lists(
         source = _unpack(chunk, begin, end, encoding, width, codec, items, scratch)
         if source == 0:
             return _LZ4, entry
-        _decode_window(source, encoding, width, lay_kind[version, block], items, scale, base, 0, count, room, 8)
+        _decode_window(
+            source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
+            0, count, room, 8,
+        )  # fmt: skip
         block, encoding, width, codec, scale, begin, end, items, base = _find_block(
             chunk, want_block[version] + 1, lay_width, lay_elements, lay_plain_offset
         )
@@ -564,8 +581,8 @@ def read_lists(
         if source == 0:
             return _LZ4, entry
         _decode_window(
-            source, encoding, width, lay_kind[version, block], items, scale, base, first, last,
-            target + offsets[slice_out[i]] * target_width, target_width,
+            source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
+            first, last, target + offsets[slice_out[i]] * target_width, target_width,
         )  # fmt: skip
     return _OK, 0
 

@@ -17,7 +17,7 @@ MEANING = {
     SHORT: "the value is shorter than its header says",
     MAGIC: "the value does not begin with a chunk header",
     NEWER: "the chunk is of a newer format",
-    SCHEMA: "the chunk's schema version or count of blocks is not in the manifest",
+    SCHEMA: "the chunk's schema version or count of blocks is not in the manifest, which may be older than the shard",
     RANGE: "the chunk's range of versions is not the one of its key",
     CHECKSUM: "a checksum does not match",
     BLOCK: "a block descriptor holds an impossible value",
