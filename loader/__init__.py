@@ -4,15 +4,40 @@ loader = Loader(store, ParquetExamples("examples.parquet"), projection=Projectio
 for batch in loader:
     batch.examples["label"]                      # Tensor [B]
     batch.history["item_id"].padded(1024)        # Tensor [B, 1024]
+
+torch is imported with the first name that is used, so that a command of this package can be found and described
+without it.
 """
 
-from loader.batch import Batch
-from loader.errors import DeviceError, LoaderClosedError, SettingError, StateError
-from loader.examples import ArrayExamples, Examples, ParquetExamples
-from loader.iterator import LoaderIterator
-from loader.jagged import Jagged, TenantHistory
-from loader.loader import Loader
-from loader.stats import LoaderStats, StageStats
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loader.batch import Batch
+    from loader.errors import DeviceError, LoaderClosedError, SettingError, StateError
+    from loader.examples import ArrayExamples, Examples, ParquetExamples
+    from loader.iterator import LoaderIterator
+    from loader.jagged import Jagged, TenantHistory
+    from loader.loader import Loader
+    from loader.stats import LoaderStats, StageStats
+
+_HOMES = {
+    "ArrayExamples": "examples",
+    "Batch": "batch",
+    "DeviceError": "errors",
+    "Examples": "examples",
+    "Jagged": "jagged",
+    "Loader": "loader",
+    "LoaderClosedError": "errors",
+    "LoaderIterator": "iterator",
+    "LoaderStats": "stats",
+    "ParquetExamples": "examples",
+    "SettingError": "errors",
+    "StageStats": "stats",
+    "StateError": "errors",
+    "TenantHistory": "jagged",
+}
+"""The module of each public name."""
 
 __all__ = [
     "ArrayExamples",
@@ -30,3 +55,16 @@ __all__ = [
     "StateError",
     "TenantHistory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module, on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,73 @@
+"""``uihkv ingest``: event files into a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uihkv.cli.arguments import Json, StorePath
+from uihkv.cli.output import fact_table, print_json, print_table, progress_bar
+from uihkv.cli.stores import open_store
+
+STAGES = {"check": "checking values", "write": "storing events"}
+
+
+def ingest(
+    store: StorePath,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Parquet files, or folders of them.", show_default=False),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Count the rows under this name: run again, it goes on where it stopped."),
+    ] = None,
+    visible_at: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="When an event became readable; without it, at its ts."),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GIVEN=NAME", help="A column's name in the files, and in the store; may be repeated."),
+    ] = None,
+    batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows an append: memory holds one.")] = 1 << 18,
+    json: Json = False,
+) -> None:
+    """Put the events of Parquet files into a store.
+
+    Rows arrive in their order, file after file. A file has user_id, ts and the
+    store's columns, of which those with a default may be missing; others are
+    left alone. All values are checked before the first is stored, so that bad
+    rows leave the store as it was. With --source an interrupted ingest can be
+    run again and stores nothing twice.
+
+    Example: uihkv ingest store events.parquet --source clicks
+    """
+    names = dict(_parse_rename(pair) for pair in rename or [])
+    if len(names) != len(rename or []):
+        raise typer.BadParameter("a column is renamed twice", param_hint="--rename")
+    from uihkv.ingest import IngestProgress
+    from uihkv.ingest import ingest as ingest_files
+
+    with open_store(store, readonly=False) as opened, progress_bar("ingest", "a first run compiles kernels") as bar:
+
+        def report(at: IngestProgress) -> None:
+            bar(at.rows, at.total, f"{STAGES[at.stage]}, {at.file.name}")
+
+        result = ingest_files(
+            opened, files, visible_at=visible_at, rename=names, source=source, batch_rows=batch_rows, progress=report
+        )
+    if json:
+        print_json(result.describe())
+    else:
+        print_table(fact_table(f"ingested into {store}", result.describe()))
+
+
+def _parse_rename(pair: str) -> tuple[str, str]:
+    """``author=user_id`` as the two names."""
+    given, equals, name = pair.partition("=")
+    if not (given and equals and name):
+        raise typer.BadParameter(f"{pair!r} is not FILE_NAME=STORE_NAME", param_hint="--rename")
+    return given, name
