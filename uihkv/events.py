@@ -97,7 +97,7 @@ def parse_events(schema: Schema, data: Any, visible_at: Any) -> Events:
     if unknown:
         hint = "; pass visible times as append(..., visible_at=...)" if VISIBLE_AT in unknown else ""
         raise SchemaError(
-            f"unknown columns {sorted(unknown)}; the store has user_id, ts, {', '.join(schema.names)}{hint}"
+            f"unknown columns {sorted(unknown, key=str)}; the store has user_id, ts, {', '.join(schema.names)}{hint}"
         )
     for name in (USER_ID, TS):
         if name not in given:
@@ -165,6 +165,8 @@ def _parse_time(name: str, values: Any, n: int) -> Int64s:
 def _parse_fixed(column: Column, name: str, values: Any, n: int | None) -> Array:
     if _is_arrow(values):
         values = _arrow_to_numpy(column, name, _from_arrow(name, values))
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise SchemaError(f"column {name!r}: some values are masked; fill or drop them")
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -189,7 +191,7 @@ def _arrow_to_numpy(column: Column, name: str, values: Any) -> Array:
         values = _from_arrow(name, values.flatten())
         depth += 1
     if pa.types.is_nested(values.type):
-        if column.shape and pa.types.is_list(values.type):
+        if column.shape and (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
             uniform = np.diff(values.offsets.to_numpy())
             size = int(np.prod(column.shape))
             if (uniform != size).any():
@@ -224,6 +226,8 @@ def _parse_ragged(column: Column, values: Any, n: int) -> tuple[Array, Int64s]:
         if given.dtype.kind not in "iu" or given.ndim != 1 or len(given) == 0:
             raise SchemaError(f"column {name!r}: offsets are a flat array of n + 1 integers")
         offsets = given.astype(np.int64)
+        if flat.ndim == 0:
+            raise SchemaError(f"column {name!r}: {flat!r} given as the elements of all lists; a flat array is expected")
         if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(flat):
             raise SchemaError(f"column {name!r}: offsets begin at 0, never fall and end at the {len(flat)} elements")
     else:
@@ -251,6 +255,8 @@ def _concatenate_lists(column: Column, values: Iterable[Any]) -> tuple[Int64s, A
     offsets = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=offsets[1:])
     filled = [part for part in parts if len(part)]
+    if len({part.dtype.kind == "b" for part in filled}) > 1:
+        raise SchemaError(f"column {column.name!r}: some lists are of bools and some are not")
     return offsets, np.concatenate(filled) if filled else np.empty(0, column.numpy_dtype)
 
 

@@ -7,6 +7,7 @@ snapshot it was read from.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -98,31 +99,55 @@ class Histories:
         Args:
             name: a column that is not ragged.
             length: events a row, 1 or more.
-            value: what fills rows that are shorter.
+            value: what fills rows that are shorter: a number that the column's type holds.
             side: where the filling stands.
 
         Returns:
             ``[B, length, *shape]`` in the column's dtype.
 
         Raises:
-            SchemaError: for a ragged or unread column, a length below 1, or another side.
+            SchemaError: for a ragged or unread column, a length below 1, another side, or a value that does not fit.
 
         """
         values = self.values(name)
         if name in self._element_offsets:
             raise SchemaError(f"column {name!r} is ragged; pad its lists yourself from its element offsets")
-        if length < 1:
-            raise SchemaError(f"length is {length}; 1 or more is expected")
+        if isinstance(length, bool) or not hasattr(length, "__index__") or (length := operator.index(length)) < 1:
+            raise SchemaError(f"length is {length!r}; a whole number of 1 or more is expected")
         if side not in ("left", "right"):
             raise SchemaError(f"side is {side!r}; 'left' or 'right' is expected")
+        fill = _fill_value(values.dtype, value)
         kept = np.minimum(self.lengths, length)
         rows = np.repeat(np.arange(len(self)), kept)
         within = np.arange(int(kept.sum())) - np.repeat(np.cumsum(kept) - kept, kept)
         source = np.repeat(self.offsets[1:] - kept, kept) + within
         target = within + np.repeat(length - kept, kept) if side == "left" else within
-        rectangle = np.full((len(self), length, *values.shape[1:]), value, dtype=values.dtype)
+        rectangle = np.full((len(self), length, *values.shape[1:]), fill, dtype=values.dtype)
         rectangle[rows, target] = values[source]
         return rectangle
 
     def __repr__(self) -> str:
         return f"Histories({len(self)} rows, {int(self.offsets[-1])} events, {', '.join(self._columns)})"
+
+
+def _fill_value(dtype: np.dtype[Any], value: Any) -> Values:
+    """One filling value in a column's own type.
+
+    Raises:
+        SchemaError: when it is not a single number, or would change.
+
+    """
+    try:
+        given = np.asarray(value)
+    except ValueError:
+        given = np.empty(0)
+    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]
+    if dtype.kind == "b" and given.ndim == 0 and given.dtype.kind in "iu" and int(given) in (0, 1):
+        given = given.astype(bool)  # 0, the default, is False
+    fits = given.ndim == 0 and given.dtype.kind in kinds
+    if fits and dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        fits = int(info.min) <= int(given) <= int(info.max)
+    if not fits:
+        raise SchemaError(f"value is {value!r}, which {dtype} cannot hold; give one that it can")
+    return given.astype(dtype)

@@ -1,7 +1,8 @@
 """The manifest: what a store is, and every schema it has had, in one small msgpack file.
 
 It is written aside, synced and renamed over the old one, so that a reader finds either the old or the new. Nothing in
-it is ever executed or unpickled, and it names no paths.
+it is ever executed or unpickled, and it names no paths. Magic and format stand outside, so that a later format can be
+told from damage; the rest is packed bytes with their checksum, since a wrong number of shards means wrong histories.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import xxhash
 
 from uihkv.errors import FormatError, SchemaError, StoreFullError, StoreNotFoundError
 from uihkv.evolution import MAX_SCHEMAS
@@ -64,16 +66,17 @@ class Manifest:
 
     def pack(self) -> bytes:
         """The file's bytes."""
-        packed: bytes = msgpack.packb(
+        body: bytes = msgpack.packb(
             {
-                "magic": _MAGIC,
-                "format": STORE_FORMAT,
                 "store_id": self.store_id,
                 "shards": self.shards,
                 "chunk_events": self.chunk_events,
                 "compress": self.compress,
                 "schemas": [schema.describe() for schema in self.schemas],
             }
+        )
+        packed: bytes = msgpack.packb(
+            {"magic": _MAGIC, "format": STORE_FORMAT, "checksum": xxhash.xxh3_64_intdigest(body), "body": body}
         )
         return packed
 
@@ -85,19 +88,20 @@ class Manifest:
             FormatError: when they are not a manifest, or one of a newer format.
 
         """
-        try:
-            fields: Any = msgpack.unpackb(data, strict_map_key=False)
-        except (ValueError, msgpack.UnpackException) as error:
-            raise FormatError(f"{where} is not a manifest ({error}); restore it from a backup") from error
-        if not isinstance(fields, dict) or fields.get("magic") != _MAGIC:
-            raise FormatError(f"{where} is not the manifest of a uihkv store")
-        found = fields.get("format")
-        if not isinstance(found, int) or found < 1:
+        outer = _unpack_map(data, where)
+        if outer.get("magic") != _MAGIC:
+            raise FormatError(f"{where} is not the manifest of a uihkv store: it has no magic {_MAGIC!r}")
+        found = outer.get("format")
+        if type(found) is not int or found < 1:
             raise FormatError(f"{where} names format {found!r}; restore it from a backup")
         if found > STORE_FORMAT:
             raise FormatError(
                 f"{where} is of store format {found}, this package reads up to {STORE_FORMAT}; install a newer uihkv"
             )
+        body = outer.get("body")
+        if not isinstance(body, bytes) or outer.get("checksum") != xxhash.xxh3_64_intdigest(body):
+            raise FormatError(f"{where} is damaged: its checksum does not match; restore it from a backup")
+        fields = _unpack_map(body, where)
         try:
             shards, chunk_events = fields["shards"], fields["chunk_events"]
             schemas = tuple(Schema.from_description(entry) for entry in fields["schemas"])
@@ -118,6 +122,16 @@ class Manifest:
         return cls(store_id, shards, chunk_events, compress, schemas)
 
 
+def _unpack_map(data: bytes, where: Path) -> dict[Any, Any]:
+    try:
+        fields: Any = msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a key that cannot be hashed
+        raise FormatError(f"{where} is not a manifest ({error}); restore it from a backup") from error
+    if not isinstance(fields, dict):
+        raise FormatError(f"{where} is not a manifest: it holds no map; restore it from a backup")
+    return fields
+
+
 def read_manifest(store: Path) -> Manifest:
     """The manifest of the store in a directory.
 
@@ -136,6 +150,8 @@ def read_manifest(store: Path) -> Manifest:
         raise StoreNotFoundError(f"{store} does not exist; Store.create makes a store") from None
     except NotADirectoryError:
         raise FormatError(f"{store} is a file, not a uihkv store") from None
+    except IsADirectoryError:
+        raise FormatError(f"{store} is not a uihkv store: its {MANIFEST_NAME} is a directory") from None
     if len(data) > _MAX_BYTES:
         raise FormatError(f"{path} is larger than any manifest; restore it from a backup")
     return Manifest.unpack(data, path)

@@ -27,7 +27,12 @@ def as_int64(values: ArrayLike, name: str) -> Int64s:
         PointerError: for another shape or type, or a value that int64 cannot hold.
 
     """
-    array = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise PointerError(f"{name} has masked values; fill or drop them")
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise PointerError(f"{name} has rows of unequal shape; a flat array of integers is expected") from None
     if array.ndim == 0:
         array = array.reshape(1)
     if array.ndim != 1:

@@ -6,11 +6,15 @@ against a schema, before anything is read.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from uihkv.errors import SchemaError
 from uihkv.schema import TS, Schema
+
+_LONGEST = (1 << 63) - 1
+"""No history is longer: versions are int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,10 @@ class Projection:
     def __init__(self, columns: Iterable[str] | None = None, max_len: int | None = None) -> None:
         if isinstance(columns, str):
             raise SchemaError(f"columns is the string {columns!r}; write columns=[{columns!r}]")
-        names = None if columns is None else tuple(columns)
+        try:
+            names = None if columns is None else tuple(columns)
+        except TypeError:
+            raise SchemaError(f"columns is {columns!r}; a list of names or None is expected") from None
         if names is not None:
             if not names:
                 raise SchemaError("a projection needs at least one column; columns=None means all")
@@ -43,12 +50,12 @@ class Projection:
                 raise SchemaError(f"columns {names!r} names one of them twice")
         if max_len is not None:
             try:
-                length = int(max_len.__index__())
-            except AttributeError:
+                length = operator.index(max_len)
+            except TypeError:
                 raise SchemaError(f"max_len is {max_len!r}; a whole number or None is expected") from None
             if isinstance(max_len, bool) or length < 1:
                 raise SchemaError(f"max_len is {max_len!r}; 1 or more events, or None for all, is expected")
-            max_len = length
+            max_len = min(length, _LONGEST)
         object.__setattr__(self, "columns", names)
         object.__setattr__(self, "max_len", max_len)
 

@@ -8,6 +8,7 @@ types is :mod:`uihkv.events`' work.
 
 from __future__ import annotations
 
+import operator
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,12 +70,14 @@ class Column:
             raise SchemaError(f"column name {self.name!r} is not an identifier; use letters, digits and '_'")
         if self.name in RESERVED:
             raise SchemaError(f"column name {self.name!r} is built in; choose another")
-        if self.dtype not in DTYPES:
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise SchemaError(
                 f"column {self.name!r}: dtype {self.dtype!r} is not supported; one of {', '.join(DTYPES)}"
             )
+        if not isinstance(self.ragged, bool):
+            raise SchemaError(f"column {self.name!r}: ragged is {self.ragged!r}; True or False is expected")
         try:
-            shape = tuple(int(extent) for extent in self.shape)
+            shape = tuple(operator.index(extent) for extent in self.shape)
         except TypeError:
             raise SchemaError(
                 f"column {self.name!r}: shape {self.shape!r} is not a tuple of integers; write shape=(8,)"
@@ -96,7 +99,10 @@ class Column:
             if isinstance(self.default, Sequence) and len(self.default) == 0:
                 return ()
             raise SchemaError(f"column {self.name!r}: a ragged column's default can only be an empty list")
-        given = np.asarray(self.default)
+        try:
+            given = np.asarray(self.default)
+        except ValueError:
+            raise SchemaError(f"column {self.name!r}: default {self.default!r} is not a single {self.dtype}") from None
         kind, wanted = given.dtype.kind, self.numpy_dtype
         fits = given.ndim == 0 and (
             (wanted.kind == "b" and kind == "b")
@@ -105,7 +111,11 @@ class Column:
         )
         if not fits:
             raise SchemaError(f"column {self.name!r}: default {self.default!r} is not a single {self.dtype}")
-        return wanted.type(self.default).item()
+        with np.errstate(over="ignore"):
+            value = wanted.type(self.default).item()
+        if wanted.kind == "f" and np.isfinite(given) and (np.isinf(value) or (kind in "iu" and value != self.default)):
+            raise SchemaError(f"column {self.name!r}: {self.dtype} cannot hold the default {self.default!r}")
+        return value
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -161,7 +171,10 @@ class Schema:
         *,
         ids: Iterable[int] | None = None,
     ) -> None:
-        columns = tuple(columns)
+        try:
+            columns = tuple(columns)
+        except TypeError:
+            raise SchemaError(f"{columns!r} given as columns; a list of Column is expected") from None
         if not columns or len(columns) > MAX_COLUMNS:
             raise SchemaError(f"a schema has 1 to {MAX_COLUMNS} columns, {len(columns)} given")
         for column in columns:
@@ -172,7 +185,7 @@ class Schema:
             names = [column.name for column in columns]
             twice = sorted({name for name in names if names.count(name) > 1})
             raise SchemaError(f"column names {twice} stand more than once; names are unique")
-        if time_unit not in TIME_UNITS:
+        if not isinstance(time_unit, str) or time_unit not in TIME_UNITS:
             raise SchemaError(f"time_unit {time_unit!r} is not one of {', '.join(TIME_UNITS)}")
         if user_id != "int64":
             raise SchemaError(f"user_id {user_id!r} is not supported; use 'int64'")
@@ -272,12 +285,15 @@ class Schema:
         if not isinstance(entries, dict):
             raise SchemaError(f"{path}: a [columns] table is missing")
         columns = []
-        for name, entry in entries.items():
-            options = {"dtype": entry} if isinstance(entry, str) else entry
-            if not isinstance(options, dict) or "dtype" not in options:
-                raise SchemaError(f'{path}: column {name!r} needs a dtype, such as {name} = "int64"')
-            odd = set(options) - {"dtype", "default", "ragged", "shape"}
-            if odd:
-                raise SchemaError(f"{path}: column {name!r} has unknown keys {sorted(odd)}")
-            columns.append(Column(name, **options))
-        return cls(columns, time_unit=table.get("time_unit", "ms"), user_id=table.get("user_id", "int64"))
+        try:
+            for name, entry in entries.items():
+                options = {"dtype": entry} if isinstance(entry, str) else entry
+                if not isinstance(options, dict) or "dtype" not in options:
+                    raise SchemaError(f'column {name!r} needs a dtype, such as {name} = "int64"')
+                odd = set(options) - {"dtype", "default", "ragged", "shape"}
+                if odd:
+                    raise SchemaError(f"column {name!r} has unknown keys {sorted(odd)}")
+                columns.append(Column(name, **options))
+            return cls(columns, time_unit=table.get("time_unit", "ms"), user_id=table.get("user_id", "int64"))
+        except SchemaError as error:
+            raise SchemaError(f"{path}: {error}") from None

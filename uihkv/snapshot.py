@@ -57,7 +57,7 @@ class Snapshot:
     """
 
     def __init__(self, shards: Sequence[Shard], layouts: Layouts, verify: Verify = "once") -> None:
-        if verify not in VERIFY_CODES:
+        if not isinstance(verify, str) or verify not in VERIFY_CODES:
             raise SchemaError(f"verify is {verify!r}; one of {', '.join(VERIFY_CODES)} is expected")
         self._layouts = layouts
         self._verify = VERIFY_CODES[verify]
@@ -172,7 +172,10 @@ class Snapshot:
         if isinstance(delay, bool) or not isinstance(delay, int | np.integer) or delay < 0:
             raise PointerError(f"delay is {delay!r}; a whole number of the time unit, 0 or more, is expected")
         floor = np.iinfo(np.int64).min
-        moment = np.where(moment < floor + int(delay), floor, moment - int(delay))
+        delay = min(int(delay), -(floor + 1))  # nothing is visible before 0, so a longer one hides nothing more
+        moment = np.where(moment < floor + delay, floor, moment - delay)
+        version = np.zeros(len(users), np.int64)
+        last_ts = np.zeros(len(users), np.int64)
         with self._open():
             directory = self._directory()
             row = directory.rows_of(users)
@@ -233,6 +236,8 @@ class Snapshot:
         if not isinstance(pointers, Pointers):
             raise PointerError(f"{type(pointers).__name__} given; Pointers are expected")
         projection = Projection() if projection is None else projection
+        if not isinstance(projection, Projection):
+            raise SchemaError(f"{type(projection).__name__} given as projection; a uihkv.Projection is expected")
         names = projection.resolve(self.schema)
         with self._open():
             return self._read(pointers, names, projection.max_len, on_missing)

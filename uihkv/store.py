@@ -166,7 +166,10 @@ class Store:
             what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
             raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
         manifest = Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreExistsError(f"{target}: {error.filename} is a file; choose another path") from error
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             _create_shards(aside, shards)
@@ -302,7 +305,7 @@ class Store:
         self._check_writable()
         if backfill and visible_at is not None:
             raise SchemaError("backfill=True takes visible times from ts; give visible_at or backfill, not both")
-        _check_source(source, offset)
+        offset = _check_source(source, offset)
         layouts = self._layouts()
         events = parse_events(layouts.schema, data, visible_at)
         if visible_at is None:
@@ -580,11 +583,17 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
         raise SchemaError(f"{name} is {value!r}; a whole number from {low} to {high} is expected")
 
 
-def _check_source(source: str | None, offset: int | None) -> None:
+def _check_source(source: str | None, offset: int | None) -> int | None:
+    """The offset as a plain int."""
     if (source is None) != (offset is None):
         raise SchemaError("source and offset go together; give both or neither")
-    if source is None:
-        return
-    if not isinstance(source, str) or not source or len(source.encode()) > _MAX_SOURCE_BYTES:
+    if source is None or offset is None:
+        return None
+    try:
+        size = len(source.encode()) if isinstance(source, str) else 0
+    except UnicodeEncodeError:  # half a surrogate pair
+        size = 0
+    if not 1 <= size <= _MAX_SOURCE_BYTES:
         raise SchemaError(f"source is {source!r}; a name of 1 to {_MAX_SOURCE_BYTES} bytes is expected")
     _check_whole("offset", offset, 0, np.iinfo(np.int64).max)
+    return int(offset)

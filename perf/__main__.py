@@ -1,0 +1,45 @@
+"""Run the short form of every bench in turn, each in a process of its own.
+
+``python -m perf [NAME ...] [--full] [--out perf/out] [--seed N]``; the exit status is 1 when one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from perf.harness import add_options
+
+BENCHES: dict[str, str] = {}
+"""Every bench by its module's name, and what it asks in a few words."""
+
+
+def main() -> int:
+    """Run the benches that are named, else all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf",
+        description="Run benches, each in a process of its own.",
+        epilog="\n".join(f"{name}: {asks}" for name, asks in BENCHES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benches to run (default: all)")
+    add_options(parser)
+    given = parser.parse_args()
+    unknown = sorted(set(given.names) - set(BENCHES))
+    if unknown:
+        parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    failed = []
+    for name in given.names or BENCHES:
+        command = [sys.executable, "-m", f"perf.{name}", "--out", str(given.out), "--seed", str(given.seed)]
+        if given.full:
+            command.append("--full")
+        if subprocess.run(command).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""What a bench says: rows for a terminal, everything for a file, charts for the eye."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from perf.machine import Machine
+from perf.timing import Samples
+
+Cell = str | int | float | bool | None | Samples
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table of results.
+
+    Attributes:
+        title: what the table shows.
+        rows: one mapping a row, all of the same keys; :class:`Samples` keep every repetition in the file.
+
+    """
+
+    title: str
+    rows: list[dict[str, Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points of one variant: y over x, with the quartiles as error bars where they are given."""
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[Samples | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One picture of several curves: lines over numbers, or groups of bars over names."""
+
+    title: str
+    x: str
+    y: str
+    curves: list[Curve]
+    kind: Literal["lines", "bars"] = "lines"
+    log_x: bool = False
+    log_y: bool = False
+    line_at: float | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a bench.
+
+    Attributes:
+        sections: tables, in the order they are shown.
+        charts: pictures, drawn into one file.
+        notes: sentences shown under the tables: what was absent, what the figures say.
+        facts: anything else that belongs in the file.
+
+    """
+
+    sections: list[Section] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def write_json(path: Path, name: str, question: str, report: Report, machine: Machine, run: Mapping[str, Any]) -> None:
+    """Write everything that a bench found."""
+    document = {
+        "bench": name,
+        "question": question,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "run": dict(run),
+        "sections": [{"title": part.title, "rows": _plain(part.rows)} for part in report.sections],
+        "charts": [_plain(asdict_chart(chart)) for chart in report.charts],
+        "notes": report.notes,
+        "facts": _plain(report.facts),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def asdict_chart(chart: Chart) -> dict[str, Any]:
+    """A chart as plain data."""
+    plain = {key: getattr(chart, key) for key in ("title", "x", "y", "kind", "log_x", "log_y", "line_at")}
+    plain["curves"] = [{"name": c.name, "x": list(c.x), "y": list(c.y)} for c in chart.curves]
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON has, with null for what is not finite."""
+    if isinstance(value, Samples):
+        return _plain(value.describe())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        return _plain(asdict(value))
+    return value
+
+
+def cell_text(value: Cell) -> str:
+    """A value as it stands in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, Samples):
+        return value.text()
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return value
+
+
+def show(console: Console, report: Report) -> None:
+    """Print tables and notes; a ``~`` before a figure says that it is too noisy to tell."""
+    noisy = False
+    for section in report.sections:
+        table = Table(title=section.title, title_justify="left", padding=(0, 1), pad_edge=False)
+        for name in section.rows[0] if section.rows else ():
+            numeric = all(not isinstance(row[name], str) for row in section.rows)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        for row in section.rows:
+            table.add_row(*(cell_text(value) for value in row.values()))
+            noisy |= any(isinstance(value, Samples) and value.noisy for value in row.values())
+        console.print(table)
+    for note in report.notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+    if noisy:
+        console.print("- ~ too noisy to tell: the middle half of the repetitions spans more than 15%", markup=False)
+
+
+def draw(path: Path, title: str, charts: Sequence[Chart]) -> None:
+    """Draw charts into one PNG, two a row."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    columns = min(2, len(charts))
+    lines = -(-len(charts) // columns)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(7.5 * columns, 4.6 * lines), squeeze=False)
+    figure.suptitle(title)
+    for place in axes.flat[len(charts) :]:
+        place.set_axis_off()
+    for place, chart in zip(axes.flat, charts, strict=False):
+        _draw_chart(place, chart)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_chart(axes: Any, chart: Chart) -> None:
+    places = list(dict.fromkeys(x for curve in chart.curves for x in curve.x))
+    for index, curve in enumerate(chart.curves):
+        middle = np.array([y.median if isinstance(y, Samples) else y for y in curve.y], float)
+        low = np.array([y.low if isinstance(y, Samples) else y for y in curve.y], float)
+        high = np.array([y.high if isinstance(y, Samples) else y for y in curve.y], float)
+        errors = np.maximum([middle - low, high - middle], 0)
+        if chart.kind == "bars":
+            width = 0.8 / len(chart.curves)
+            at = np.array([places.index(x) for x in curve.x]) + (index - (len(chart.curves) - 1) / 2) * width
+            axes.bar(at, middle, width, yerr=errors, label=curve.name, capsize=2)
+        else:
+            axes.errorbar(curve.x, middle, errors, label=curve.name, marker="o", markersize=3, capsize=2)
+    if chart.kind == "bars":
+        axes.set_xticks(range(len(places)), [str(place) for place in places], rotation=20, ha="right", fontsize=8)
+    elif chart.log_x:
+        axes.set_xscale("log", base=2)
+    if chart.log_y:
+        axes.set_yscale("log")
+    if chart.line_at is not None:
+        axes.axhline(chart.line_at, color="grey", linewidth=0.8, linestyle="--")
+    axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+    axes.grid(True, alpha=0.3)
+    if len(chart.curves) > 1 or chart.curves[0].name:
+        axes.legend(fontsize=7)

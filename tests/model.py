@@ -1,0 +1,127 @@
+"""Histories in plain Python: what every test of the store may hold it against.
+
+One list of events a user, in arrival order, and loops over it. It knows nothing of chunks, shards, files or arrays of
+offsets, and it shares no line with what it checks. Values are kept as they were given (numpy scalars and arrays), so
+that a comparison is of bits: NaN and -0.0 included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from uihkv import Histories, Pointers, Projection, Schema
+
+
+@dataclass(frozen=True)
+class Event:
+    """One interaction, as it was stored: visible time lifted, defaults filled in."""
+
+    ts: int
+    visible_at: int
+    values: Mapping[str, Any]
+
+    def get(self, name: str) -> Any:
+        return {"ts": self.ts, "visible_at": self.visible_at}[name] if name not in self.values else self.values[name]
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What an append is to report."""
+
+    appended: int
+    users: int
+    lifted: int
+
+
+@dataclass
+class Model:
+    """Every user's events, oldest arrival first."""
+
+    schema: Schema
+    histories: dict[int, list[Event]] = field(default_factory=dict)
+
+    def append(
+        self, data: Mapping[str, Any], visible_at: Sequence[int] | None = None, *, backfill: bool = False
+    ) -> Appended:
+        """Rows in order; columns are arrays, or lists of lists. The clock is never asked."""
+        assert backfill or visible_at is not None
+        clock = data["ts"] if visible_at is None else visible_at
+        lifted, grown = 0, set()
+        for row, user in enumerate(int(user) for user in data["user_id"]):
+            history = self.histories.setdefault(user, [])
+            latest = history[-1].visible_at if history else -1
+            lifted += int(clock[row]) < latest
+            grown.add(user)
+            values = {
+                column.name: data[column.name][row] if column.name in data else self._default(column.name)
+                for column in self.schema.columns
+            }
+            history.append(Event(int(data["ts"][row]), max(int(clock[row]), latest), values))
+        return Appended(len(data["user_id"]), len(grown), lifted)
+
+    def _default(self, name: str) -> Any:
+        column = self.schema[name]
+        return [] if column.ragged else np.full(column.shape, column.default, column.numpy_dtype)
+
+    def history(self, user: int) -> list[Event]:
+        return self.histories.get(user, [])
+
+    def head(self, user: int) -> int:
+        return len(self.history(user))
+
+    def last_ts(self, user: int, version: int) -> int:
+        return self.history(user)[version - 1].ts if version else 0
+
+    def resolve(self, user: int, as_of: int, delay: int = 0) -> int:
+        """How many events were visible strictly before ``as_of - delay``."""
+        return sum(event.visible_at < as_of - delay for event in self.history(user))
+
+    def read(self, user: int, version: int, max_len: int | None = None) -> list[Event]:
+        """The newest ``max_len`` events of the first ``version``, oldest first."""
+        prefix = self.history(user)[:version]
+        return prefix if max_len is None else prefix[max(len(prefix) - max_len, 0) :]
+
+    def pointers(self, user_id: Sequence[int], version: Sequence[int]) -> Pointers:
+        pairs = zip(user_id, version, strict=True)
+        return Pointers(
+            np.array(user_id, np.int64), np.array(version, np.int64),
+            np.array([self.last_ts(user, at) for user, at in pairs], np.int64),
+        )  # fmt: skip
+
+    def check(self, found: Histories, pointers: Pointers, projection: Projection | None = None) -> None:
+        """Fail unless these histories are what the pointers name, cut to the projection."""
+        asked = Projection() if projection is None else projection
+        rows = zip(pointers.user_id.tolist(), pointers.version.tolist(), strict=True)
+        check_histories(found, self.schema, asked, [self.read(user, version, asked.max_len) for user, version in rows])
+
+
+def check_histories(found: Histories, schema: Schema, asked: Projection, expected: Sequence[Sequence[Event]]) -> None:
+    """Fail unless ``found`` holds these sequences in the projection's columns: names, order, dtypes, shapes, bits."""
+    names = ("ts", *schema.names) if asked.columns is None else asked.columns
+    assert found.columns == tuple(names)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in expected])]).astype(np.int64)
+    assert found.offsets.dtype == np.int64
+    assert found.offsets.tolist() == offsets.tolist()
+    events = [event for row in expected for event in row]
+    for name in names:
+        values = [event.get(name) for event in events]
+        if name in schema and schema[name].ragged:
+            inner = found.element_offsets(name)
+            assert inner is not None
+            assert inner.tolist() == np.concatenate([[0], np.cumsum([len(part) for part in values])]).tolist()
+            values = [element for part in values for element in part]
+            assert_same_bits(found.values(name), values, schema[name].numpy_dtype, ())
+        elif name in schema:
+            assert_same_bits(found.values(name), values, schema[name].numpy_dtype, schema[name].shape)
+        else:
+            assert_same_bits(found.values(name), values, np.dtype(np.int64), ())
+
+
+def assert_same_bits(found: Any, values: Sequence[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    expected = np.array(values, dtype).reshape(len(values), *shape)
+    assert (found.dtype, found.shape) == (dtype, expected.shape)
+    assert found.tobytes() == expected.tobytes(), f"{found} is not {expected}"
