@@ -32,7 +32,7 @@ class Histories:
 
     """
 
-    __slots__ = ("_columns", "_element_offsets", "offsets")
+    __slots__ = ("_columns", "_element_offsets", "_slab", "offsets")
 
     offsets: Int64s
 
@@ -41,10 +41,19 @@ class Histories:
         offsets: Int64s,
         columns: Mapping[str, Values],
         element_offsets: Mapping[str, Int64s] | None = None,
+        slab: NDArray[np.uint8] | None = None,
     ) -> None:
         self.offsets = offsets
         self._columns = dict(columns)
         self._element_offsets = dict(element_offsets or {})
+        self._slab = slab
+
+    def take_slab(self) -> NDArray[np.uint8] | None:
+        """The memory that the columns lie in, for the next read to use; these histories are then empty of columns."""
+        slab, self._slab = self._slab, None
+        if slab is not None:
+            self._columns, self._element_offsets = {}, {}
+        return slab
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -39,6 +39,15 @@ def _decompress(source: int, target: int, size: int, capacity: int) -> int:
     return len(data)
 
 
+def _decompress_part(source: int, target: int, size: int, wanted: int, capacity: int) -> int:
+    try:
+        data = lz4.block.decompress(ctypes.string_at(source, size), uncompressed_size=capacity)
+    except (lz4.block.LZ4BlockError, ValueError, MemoryError):
+        return -1
+    ctypes.memmove(target, data, min(wanted, len(data)))
+    return min(wanted, len(data))
+
+
 def _compress(source: int, target: int, size: int, capacity: int) -> int:
     data = lz4.block.compress(ctypes.string_at(source, size), store_size=False)
     if len(data) > capacity:
@@ -85,9 +94,13 @@ def _extension_modules() -> tuple[Any, Any]:
 def _register_all() -> bool:
     lz4_extension, xxhash_extension = _extension_modules()
     buffers = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT, _INT)
+    parts = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT, _INT, _INT)
     hashes = ctypes.CFUNCTYPE(_HASH, _POINTER, _SIZE, _HASH)
     found = [
         _register("uihkv_lz4_decompress", lz4_extension, "LZ4_decompress_safe", buffers, _decompress),
+        _register(
+            "uihkv_lz4_decompress_part", lz4_extension, "LZ4_decompress_safe_partial", parts, _decompress_part
+        ),
         _register("uihkv_lz4_compress", lz4_extension, "LZ4_compress_default", buffers, _compress),
         _register("uihkv_xxh3", xxhash_extension, "XXH3_64bits_withSeed", hashes, _hash),
     ]
@@ -109,6 +122,11 @@ lz4_decompress: Any = types.ExternalFunction(
     "uihkv_lz4_decompress", types.int32(types.intp, types.intp, types.int32, types.int32)
 )
 """``(source, target, size, capacity)`` → bytes written, negative for bad input. Addresses as integers."""
+
+lz4_decompress_part: Any = types.ExternalFunction(
+    "uihkv_lz4_decompress_part", types.int32(types.intp, types.intp, types.int32, types.int32, types.int32)
+)
+"""``(source, target, size, wanted, capacity)`` → bytes written: the first ``wanted`` of a block of ``capacity``."""
 
 lz4_compress: Any = types.ExternalFunction(
     "uihkv_lz4_compress", types.int32(types.intp, types.intp, types.int32, types.int32)

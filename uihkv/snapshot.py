@@ -10,6 +10,8 @@ or past the pointer's version; bytes that are not what was written raise and are
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -35,6 +37,9 @@ from uihkv.shard import Shard, read_ragged
 Int64s = NDArray[np.int64]
 Array = NDArray[Any]
 
+Slab = NDArray[np.uint8]
+
+_ALIGNMENT = 64
 _RESOLVE_EVENTS = 1 << 22
 """Visible times that one step of ``resolve`` holds in memory."""
 
@@ -213,6 +218,7 @@ class Snapshot:
         projection: Projection | None = None,
         *,
         on_missing: Literal["raise", "empty"] = "raise",
+        out: Histories | None = None,
     ) -> Histories:
         """Rebuild the prefixes that pointers name, cut to a projection.
 
@@ -220,6 +226,8 @@ class Snapshot:
             pointers: B pointers; those with ``last_ts`` are proved against the store.
             projection: columns and length; None: all of them.
             on_missing: what becomes of a version past the head: an error, or an empty sequence.
+            out: histories of an earlier read that are no longer needed: their memory is used again where it is large
+                enough, and arrays taken from them change. None: new memory.
 
         Returns:
             the B sequences in the pointers' order, oldest event first.
@@ -240,14 +248,16 @@ class Snapshot:
             raise SchemaError(f"{type(projection).__name__} given as projection; a uihkv.Projection is expected")
         names = projection.resolve(self.schema)
         with self._open():
-            return self._read(pointers, names, projection.max_len, on_missing)
+            return self._read(pointers, names, projection.max_len, on_missing, out)
 
-    def _read(self, pointers: Pointers, names: Sequence[str], max_len: int | None, on_missing: str) -> Histories:
+    def _read(
+        self, pointers: Pointers, names: Sequence[str], max_len: int | None, on_missing: str, out: Histories | None
+    ) -> Histories:
         directory = self._directory()
         row = directory.rows_of(pointers.user_id)
         window, offsets = self._windows(directory, row, pointers, max_len, on_missing)
         n = int(offsets[-1])
-        fixed = self._outputs(names, n)
+        fixed, slab = self._outputs(names, n, None if out is None else out.take_slab())
         slices = self._slices(directory, window)
         decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify)
         if pointers.last_ts is not None:
@@ -261,7 +271,7 @@ class Snapshot:
                 columns[name], element_offsets[name] = read_ragged(
                     [(directory.entries, slices)], self._layouts, name, n, self._verify
                 )
-        return Histories(offsets, columns, element_offsets)
+        return Histories(offsets, columns, element_offsets, slab)
 
     def _windows(
         self, directory: SnapshotDirectory, row: Int64s, pointers: Pointers, max_len: int | None, on_missing: str
@@ -280,14 +290,27 @@ class Snapshot:
             )
         return _Window(row, low, high, offsets[:-1]), offsets
 
-    def _outputs(self, names: Sequence[str], n: int) -> dict[str, Array]:
-        """Empty arrays for the columns without lists."""
-        fixed: dict[str, Array] = {}
-        for name in names:
-            if name in (TS, VISIBLE_AT) or not self.schema[name].ragged:
-                dtype, shape = column_type(self.schema, name)
-                fixed[name] = np.empty((n, *shape), dtype)
-        return fixed
+    def _outputs(self, names: Sequence[str], n: int, reused: Slab | None) -> tuple[dict[str, Array], Slab]:
+        """Arrays for the columns without lists, uninitialised, carved from one slab.
+
+        One allocation keeps the allocator from giving pages back to the system, and getting them zeroed again, at
+        every batch, as it does with several large arrays; and lets the system use large pages.
+        """
+        forms = [
+            (name, *column_type(self.schema, name))
+            for name in names
+            if name in (TS, VISIBLE_AT) or not self.schema[name].ragged
+        ]
+        sizes = [n * math.prod(shape) * dtype.itemsize for _, dtype, shape in forms]
+        starts = list(itertools.accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
+        slab = reused
+        if slab is None or len(slab) < starts[-1]:
+            slab = np.empty(starts[-1], np.uint8)
+        fixed = {
+            name: slab[start : start + size].view(dtype).reshape(n, *shape)
+            for (name, dtype, shape), start, size in zip(forms, starts, sizes, strict=False)
+        }
+        return fixed, slab
 
     def _prove(self, directory: SnapshotDirectory, window: _Window, pointers: Pointers, ts: Int64s | None) -> None:
         """Compare ``last_ts`` of each pointer with the event that it names; ``ts`` of the windows, if it was read."""

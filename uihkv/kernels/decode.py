@@ -49,7 +49,7 @@ from uihkv.kernels.memory import (
     u16_at,
     u32_at,
 )
-from uihkv.native import lz4_decompress, xxh3
+from uihkv.native import lz4_decompress, lz4_decompress_part, xxh3
 
 SCALE_TABLE = np.array(SCALES, np.int64)
 _SCALES = len(SCALES)
@@ -428,13 +428,19 @@ def _verify_block(
 
 
 @njit(nogil=True, cache=True)
-def _unpack(address: Any, begin: Any, end: Any, encoding: Any, width: Any, codec: Any, items: Any, scratch: Any) -> Any:
-    """Address of the block's bytes without LZ4; 0 when they do not decompress."""
+def _unpack(
+    address: Any, begin: Any, end: Any, encoding: Any, width: Any, codec: Any, items: Any, last: Any, scratch: Any
+) -> Any:
+    """Address of the block's bytes without LZ4, up to element ``last``; 0 when they do not decompress."""
     source = address + begin
     if codec == CODEC_NONE:
         return source
     raw = _stored_bytes(encoding, width, items)
+    wanted = _stored_bytes(encoding, width, last)
     target = np.int64(scratch.ctypes.data)
+    if wanted < raw:
+        got = lz4_decompress_part(source, target, np.int32(end - begin), np.int32(wanted), np.int32(raw))
+        return target if got == wanted else np.int64(0)
     got = lz4_decompress(source, target, np.int32(end - begin), np.int32(raw))
     return target if got == raw else np.int64(0)
 
@@ -487,7 +493,9 @@ def read_blocks(
     while at < slices:
         entry = slice_entry[at]
         until = at + 1
+        last = slice_to[at]
         while until < slices and slice_entry[until] == entry:
+            last = max(last, slice_to[until])
             until += 1
         chunk = address[entry]
         version = load_u16(chunk + 14)
@@ -505,7 +513,7 @@ def read_blocks(
             )
             if not _verify_block(chunk, user[entry], block, begin, end, verify, verified, entry):
                 return _CHECKSUM, entry
-            source = _unpack(chunk, begin, end, encoding, width, codec, items, scratch)
+            source = _unpack(chunk, begin, end, encoding, width, codec, items, last * elements, scratch)
             if source == 0:
                 return _LZ4, entry
             for i in range(at, until):
@@ -549,7 +557,7 @@ def read_lists(
         block, encoding, width, codec, scale, begin, end, items, base = _find_block(
             chunk, block, lay_width, lay_elements, lay_plain_offset
         )
-        source = _unpack(chunk, begin, end, encoding, width, codec, items, scratch)
+        source = _unpack(chunk, begin, end, encoding, width, codec, items, items, scratch)
         if source == 0:
             return _LZ4, entry
         _decode_window(
@@ -577,7 +585,7 @@ def read_lists(
             return _LISTS, entry
         if not _verify_block(chunk, user[entry], block, begin, end, verify, verified, entry):
             return _CHECKSUM, entry
-        source = _unpack(chunk, begin, end, encoding, width, codec, items, scratch)
+        source = _unpack(chunk, begin, end, encoding, width, codec, items, last, scratch)
         if source == 0:
             return _LZ4, entry
         _decode_window(
