@@ -45,6 +45,7 @@ from uihkv.kernels.memory import (
     load_u8,
     load_u16,
     load_u32,
+    prefetch,
     u8_at,
     u16_at,
     u32_at,
@@ -56,6 +57,10 @@ _SCALES = len(SCALES)
 _MAX_RAW = (1 << 31) - 1
 VERIFY_NEVER, VERIFY_ONCE, VERIFY_ALWAYS = range(3)
 _LAST_BIT = 63
+
+_LINE = 64
+_AHEAD = 3
+"""Chunks between the one whose header is asked for and the next one: a header takes about that long to come."""
 
 _OK = status.OK
 _SHORT = status.SHORT
@@ -465,6 +470,30 @@ def _decode_window(
 
 
 @njit(nogil=True, cache=True)
+def _prefetch_header(chunk: Any, blocks: Any) -> None:
+    for line in range(0, HEADER_BYTES + DESCRIPTOR_BYTES * blocks, _LINE):
+        prefetch(chunk + line)
+
+
+@njit(nogil=True, cache=True)
+def _prefetch_windows(
+    chunk: Any, first: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any, want_block: Any
+) -> None:
+    """Ask for where the blocks of a chunk, whose header is at hand, will be read first."""
+    version = load_u16(chunk + 14)
+    for want in range(want_block.shape[1]):
+        block = want_block[version, want]
+        if block >= 0:
+            block, encoding, width, codec, scale, begin, end, items, base = _find_block(
+                chunk, block, lay_width, lay_elements, lay_plain_offset
+            )
+            if codec == CODEC_NONE and encoding != DELTA:
+                begin = min(end, begin + first * lay_elements[version, block] * width)
+            prefetch(chunk + begin)
+            prefetch(chunk + begin + _LINE)
+
+
+@njit(nogil=True, cache=True)
 def read_blocks(
     address: Any, user: Any, verified: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
@@ -497,6 +526,12 @@ def read_blocks(
         while until < slices and slice_entry[until] == entry:
             last = max(last, slice_to[until])
             until += 1
+        if until + _AHEAD < slices:
+            _prefetch_header(address[slice_entry[until + _AHEAD]], lay_width.shape[1])
+        if until < slices:
+            _prefetch_windows(
+                address[slice_entry[until]], slice_from[until], lay_width, lay_elements, lay_plain_offset, want_block
+            )
         chunk = address[entry]
         version = load_u16(chunk + 14)
         for want in range(len(want_address)):
