@@ -7,7 +7,9 @@ before a kernel runs and raise after; the kernels do neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +34,10 @@ VERIFY_CODES: dict[str, int] = {
     "once": _decode.VERIFY_ONCE,
     "always": _decode.VERIFY_ALWAYS,
 }
+
+
+_MIN_THREAD_EVENTS = 1 << 14
+"""Fewer events are decoded before another thread has woken up."""
 
 
 class Layouts:
@@ -180,6 +186,50 @@ class Slices:
         order = np.argsort(self.entry, kind="stable")
         return Slices(self.entry[order], self.first[order], self.last[order], self.out[order])
 
+    def split(self, parts: int, min_events: int) -> list[Slices]:
+        """At most so many parts of about equally many events, none of a chunk in two; slices sorted by entry."""
+        events = np.cumsum(self.last - self.first)
+        total = int(events[-1]) if len(events) else 0
+        parts = min(parts, max(1, total // min_events))
+        if parts == 1:
+            return [self]
+        cuts = np.searchsorted(events, total * np.arange(1, parts) // parts)
+        cuts = np.searchsorted(self.entry, self.entry[cuts])  # back to where the chunk begins
+        bounds = np.unique(np.concatenate([[0], cuts, [len(events)]])).tolist()
+        return [
+            Slices(self.entry[a:b], self.first[a:b], self.last[a:b], self.out[a:b])
+            for a, b in itertools.pairwise(bounds)
+        ]
+
+
+class Threads:
+    """Threads that decode parts of a batch; each call holds no GIL.
+
+    Args:
+        count: how many, the calling one included.
+
+    """
+
+    __slots__ = ("_pool", "count")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count - 1, "uihkv-read")
+
+    def run(self, work: Callable[[Slices], None], parts: list[Slices]) -> None:
+        """Do all parts, the first in the calling thread; raises what the first of them raises, when all have ended."""
+        others = [self._pool.submit(work, part) for part in parts[1:]]
+        try:
+            work(parts[0])
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True)
+
 
 def column_type(schema: Schema, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Element type and shape of a readable column."""
@@ -200,8 +250,17 @@ def default_bits(schema: Schema, name: str) -> int:
     return int(value.view(np.int64)[0])
 
 
-def decode_fixed(entries: Entries, layouts: Layouts, slices: Slices, outputs: dict[str, Array], verify: int) -> None:
+def decode_fixed(
+    entries: Entries,
+    layouts: Layouts,
+    slices: Slices,
+    outputs: dict[str, Array],
+    verify: int,
+    threads: Threads | None = None,
+) -> None:
     """Decode columns without lists into outputs ``[N, *shape]``, C-contiguous, in the schema's types.
+
+    With threads, each takes whole chunks, about as many events as the others.
 
     Raises:
         CorruptChunkError: where a checksum fails or a block does not decompress.
@@ -220,10 +279,26 @@ def decode_fixed(entries: Entries, layouts: Layouts, slices: Slices, outputs: di
         np.array([np.prod(shape, dtype=np.int64) for _, shape in types], np.int64),
         np.array([default_bits(schema, name) for name in names], np.int64),
         verify,
+        threads,
     )
 
 
 def _run(
+    entries: Entries, slices: Slices, layouts: Layouts, block: Int64s, address: Int64s, width: Int64s,
+    elements: Int64s, default: Int64s, verify: int, threads: Threads | None = None,
+) -> None:  # fmt: skip
+    parts = [slices] if threads is None else slices.split(threads.count, _MIN_THREAD_EVENTS)
+
+    def run(part: Slices) -> None:
+        _run_part(entries, part, layouts, block, address, width, elements, default, verify)
+
+    if len(parts) == 1 or threads is None:
+        run(parts[0])
+    else:
+        threads.run(run, parts)
+
+
+def _run_part(
     entries: Entries, slices: Slices, layouts: Layouts, block: Int64s, address: Int64s, width: Int64s,
     elements: Int64s, default: Int64s, verify: int,
 ) -> None:  # fmt: skip

@@ -98,9 +98,7 @@ def _register_all() -> bool:
     hashes = ctypes.CFUNCTYPE(_HASH, _POINTER, _SIZE, _HASH)
     found = [
         _register("uihkv_lz4_decompress", lz4_extension, "LZ4_decompress_safe", buffers, _decompress),
-        _register(
-            "uihkv_lz4_decompress_part", lz4_extension, "LZ4_decompress_safe_partial", parts, _decompress_part
-        ),
+        _register("uihkv_lz4_decompress_part", lz4_extension, "LZ4_decompress_safe_partial", parts, _decompress_part),
         _register("uihkv_lz4_compress", lz4_extension, "LZ4_compress_default", buffers, _compress),
         _register("uihkv_xxh3", xxhash_extension, "XXH3_64bits_withSeed", hashes, _hash),
     ]

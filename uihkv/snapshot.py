@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uihkv.codec import VERIFY_CODES, Layouts, Slices, Verify, column_type, decode_fixed
+from uihkv.codec import VERIFY_CODES, Layouts, Slices, Threads, Verify, column_type, decode_fixed
 from uihkv.directory import SnapshotDirectory
 from uihkv.errors import PointerError, SchemaError, StoreClosedError
 from uihkv.histories import Histories
@@ -61,10 +61,17 @@ class Snapshot:
     writers replace are not reused, so the files may grow.
     """
 
-    def __init__(self, shards: Sequence[Shard], layouts: Layouts, verify: Verify = "once") -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        layouts: Layouts,
+        verify: Verify = "once",
+        threads: Threads | None = None,
+    ) -> None:
         if not isinstance(verify, str) or verify not in VERIFY_CODES:
             raise SchemaError(f"verify is {verify!r}; one of {', '.join(VERIFY_CODES)} is expected")
         self._layouts = layouts
+        self._threads = threads
         self._verify = VERIFY_CODES[verify]
         self._condition = threading.Condition(threading.RLock())
         self._reading = 0
@@ -259,7 +266,7 @@ class Snapshot:
         n = int(offsets[-1])
         fixed, slab = self._outputs(names, n, None if out is None else out.take_slab())
         slices = self._slices(directory, window)
-        decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify)
+        decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify, self._threads)
         if pointers.last_ts is not None:
             self._prove(directory, window, pointers, fixed.get(TS))
         columns: dict[str, Array] = {}

@@ -52,13 +52,14 @@ from uihkv.schema import TIME_UNITS, Column, Schema
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from uihkv.codec import Layouts, Verify
+    from uihkv.codec import Layouts, Threads, Verify
     from uihkv.events import Events
     from uihkv.shard import Shard, ShardAppend
     from uihkv.snapshot import Snapshot
 
 COMPRESSIONS = ("lz4", "none")
 _MAX_SOURCE_BYTES = 400
+MAX_THREADS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +118,12 @@ class Store:
     a time, and the others wait.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, readonly: bool) -> None:
+    def __init__(self, path: Path, manifest: Manifest, readonly: bool, threads: int = 1) -> None:
         self._path = path
         self._manifest = manifest
         self._readonly = readonly
+        self._threads = threads
+        self._reading_threads: Threads | None = None
         self._lock = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
@@ -186,16 +189,24 @@ class Store:
         return cls(target, manifest, False)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], readonly: bool = False) -> Store:
+    def open(cls, path: str | os.PathLike[str], readonly: bool = False, *, threads: int = 1) -> Store:
         """Open a store.
 
+        Args:
+            path: its directory.
+            readonly: refuse to write.
+            threads: that share the decoding of each large read, the calling one included. A loader reads several
+                batches at once by itself; 1 is right for it.
+
         Raises:
+            SchemaError: for ``threads`` below 1.
             StoreNotFoundError: when nothing is there.
             FormatError: when what is there is not a store, or a store of a newer format.
 
         """
+        _check_whole("threads", threads, 1, MAX_THREADS)
         target = Path(path).absolute()
-        store = cls(target, read_manifest(target), readonly)
+        store = cls(target, read_manifest(target), readonly, threads)
         try:
             for number in range(store.shards):
                 store._shard(number)
@@ -215,7 +226,10 @@ class Store:
                     snapshot.close()
                 for shard in self._open_shards.values():
                     shard.close()
+                if self._reading_threads is not None:
+                    self._reading_threads.close()
             self._open_shards = {}
+            self._reading_threads = None
 
     def __enter__(self) -> Self:
         return self
@@ -229,7 +243,7 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store.open, (str(self._path), self._readonly)
+        return _reopen, (str(self._path), self._readonly, self._threads)
 
     def __repr__(self) -> str:
         return f"Store({str(self._path)!r}, shards={self.shards}{', readonly' if self._readonly else ''})"
@@ -463,7 +477,7 @@ class Store:
             shards = [self._shard(number) for number in range(self.shards)]
             while True:
                 layouts = self._layouts()
-                snapshot = Snapshot(shards, layouts, verify)
+                snapshot = Snapshot(shards, layouts, verify, self._reading_pool())
                 if self._layouts() is layouts:  # no chunk that it sees is of a newer schema
                     self._snapshots.add(snapshot)
                     return snapshot
@@ -524,6 +538,7 @@ class Store:
             if self._pid != os.getpid():
                 self._pid = os.getpid()
                 self._open_shards = {}
+                self._reading_threads = None
                 self._snapshots = weakref.WeakSet()
             shard = self._open_shards.get(number)
             if shard is None:
@@ -544,6 +559,13 @@ class Store:
                 self._layouts_made = None
             self._manifest, self._stamp = manifest, stamp
 
+    def _reading_pool(self) -> Threads | None:
+        from uihkv.codec import Threads
+
+        if self._threads > 1 and self._reading_threads is None:
+            self._reading_threads = Threads(self._threads)
+        return self._reading_threads
+
     def _layouts(self) -> Layouts:
         """Layouts of every schema that the store has had until now; another object whenever the schema changed."""
         from uihkv.codec import Layouts
@@ -559,6 +581,10 @@ class Store:
             raise ReadOnlyError(f"{self._path} was opened with readonly=True; open it without to append")
         if self._closed:
             raise StoreClosedError(f"{self._path} is closed; open it again with Store.open")
+
+
+def _reopen(path: str, readonly: bool, threads: int) -> Store:
+    return Store.open(path, readonly, threads=threads)
 
 
 def _shard_path(store: Path, number: int) -> Path:

@@ -484,7 +484,7 @@ def _prefetch_windows(
     for want in range(want_block.shape[1]):
         block = want_block[version, want]
         if block >= 0:
-            block, encoding, width, codec, scale, begin, end, items, base = _find_block(
+            block, encoding, width, codec, _, begin, end, _, _ = _find_block(
                 chunk, block, lay_width, lay_elements, lay_plain_offset
             )
             if codec == CODEC_NONE and encoding != DELTA:
