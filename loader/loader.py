@@ -355,5 +355,5 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _hash_tenants(tenants: Mapping[str, Projection]) -> str:
-    described = [(name, tenants[name].columns, tenants[name].max_len) for name in sorted(tenants)]
+    described = [(name, tenants[name]) for name in sorted(tenants)]
     return xxhash.xxh3_64_hexdigest(repr(described).encode())

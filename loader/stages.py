@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 STAGES = ("take", "read", "assemble")
 TRANSFER = "transfer"
+
+AS_OF = "as_of"
+"""The examples' column of request moments, from which a projection's ``max_age`` counts."""
 
 _OF_ONE_EXAMPLE = (PointerError, CorruptChunkError, TrimmedError, NotVisibleYetError)
 """Errors of the store that one pointer causes."""
@@ -105,7 +108,7 @@ class BatchMaker:
                 pointers, features = self._examples.take(place.indices)
             stage = STAGES[1]
             with self._meter.timed(stage):
-                histories = self._read_tenants(pointers, place)
+                histories = self._read_tenants(pointers, features.get(AS_OF), place)
             stage = STAGES[2]
             with self._meter.timed(stage):
                 batch = assemble_batch(features, pointers, histories)
@@ -118,13 +121,13 @@ class BatchMaker:
             error.add_note(f"in the loader's stage {stage!r}, {place}")
             raise
 
-    def _read_tenants(self, pointers: Pointers, place: Place) -> dict[str, Histories]:
+    def _read_tenants(self, pointers: Pointers, as_of: NDArray[Any] | None, place: Place) -> dict[str, Histories]:
         histories = {}
         for tenant, projection in self._tenants.items():
             try:
-                histories[tenant] = self._snapshot.read(pointers, projection)
+                histories[tenant] = self._snapshot.read(pointers, projection, as_of=as_of, epoch=place.epoch)
             except _OF_ONE_EXAMPLE as error:
-                row = self._find_example(pointers, projection, type(error))
+                row = self._find_example(pointers, as_of, projection, type(error))
                 if row is not None:
                     error.add_note(
                         f"at example {int(place.indices[row])} (row {row} of the batch): user "
@@ -133,12 +136,14 @@ class BatchMaker:
                 raise
         return histories
 
-    def _find_example(self, pointers: Pointers, projection: Projection, kind: type[UihkvError]) -> int | None:
+    def _find_example(
+        self, pointers: Pointers, as_of: NDArray[Any] | None, projection: Projection, kind: type[UihkvError]
+    ) -> int | None:
         """First row whose read raises an error of this kind."""
 
         def fails(rows: slice) -> bool:
             try:
-                self._snapshot.read(pointers[rows], projection)
+                self._snapshot.read(pointers[rows], projection, as_of=None if as_of is None else as_of[rows])
             except kind:
                 return True
             return False

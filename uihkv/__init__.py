@@ -23,9 +23,10 @@ from uihkv.errors import (
     TrimmedError,
     UihkvError,
 )
-from uihkv.histories import Histories
+from uihkv.histories import Histories, ReadCost
 from uihkv.pointers import Pointers
 from uihkv.projection import Projection
+from uihkv.sampling import StochasticLength
 from uihkv.schema import Column, Schema
 from uihkv.store import AppendResult, Store, StoreStats
 
@@ -44,10 +45,12 @@ __all__ = [
     "PointerError",
     "Pointers",
     "Projection",
+    "ReadCost",
     "ReadOnlyError",
     "Schema",
     "SchemaError",
     "Snapshot",
+    "StochasticLength",
     "Store",
     "StoreClosedError",
     "StoreExistsError",

@@ -84,6 +84,10 @@ class Layouts:
         """The schema in force."""
         return self.schemas[-1]
 
+    def is_ragged(self, name: str) -> bool:
+        """Whether the schema in force has lists in a column."""
+        return name in self.schema and self.schema[name].ragged
+
     def first_blocks(self, names: Sequence[str]) -> Int64s:
         """Block where each column begins in each version, -1 where it lacks: int64[versions, names].
 
@@ -311,6 +315,25 @@ def _run_part(
     )  # fmt: skip
     if code != status.OK:
         raise entries.error(code, entry)
+
+
+def measure_slices(entries: Entries, layouts: Layouts, slices: Slices, names: Sequence[str]) -> tuple[int, int]:
+    """Chunks that slices, sorted by entry, touch, and the stored bytes of these columns' blocks in them."""
+    first = layouts.first_blocks(names)
+    blocks = [first]
+    blocks += [first[:, place : place + 1] + 1 for place, name in enumerate(names) if layouts.is_ragged(name)]
+    chunks, size = _decode.measure_blocks(
+        entries.address, slices.entry, layouts.width, layouts.elements, layouts.plain_offset,
+        np.ascontiguousarray(np.concatenate(blocks, axis=1)),
+    )  # fmt: skip
+    return int(chunks), int(size)
+
+
+def load_words(entries: Entries, wanted: Int64s, offset: int) -> Int64s:
+    """The header word at an offset of each wanted, opened entry: int64[n]."""
+    words = np.empty(len(wanted), np.int64)
+    _decode.load_header_words(entries.address, wanted, offset, words)
+    return words
 
 
 def decode_list_lengths(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,28 @@ from uihkv.errors import SchemaError
 
 Values = NDArray[Any]
 Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCost:
+    """What a read has cost.
+
+    Attributes:
+        events: in the output.
+        chunks_considered: chunks and tails that the plan looked at, once for each pointer that needs them.
+        chunks_skipped: of these, ruled out by their zones or time bounds: nothing of them was decoded.
+        chunks_read: different chunks and tails from which the output was decoded.
+        bytes_read: of the stored blocks that the output's columns have in these.
+        bytes_decoded: of the output's columns.
+
+    """
+
+    events: int
+    chunks_considered: int
+    chunks_skipped: int
+    chunks_read: int
+    bytes_read: int
+    bytes_decoded: int
 
 
 class Histories:
@@ -32,7 +55,7 @@ class Histories:
 
     """
 
-    __slots__ = ("_columns", "_element_offsets", "_slab", "offsets")
+    __slots__ = ("_columns", "_cost", "_element_offsets", "_slab", "offsets")
 
     offsets: Int64s
 
@@ -42,11 +65,13 @@ class Histories:
         columns: Mapping[str, Values],
         element_offsets: Mapping[str, Int64s] | None = None,
         slab: NDArray[np.uint8] | None = None,
+        cost: ReadCost | None = None,
     ) -> None:
         self.offsets = offsets
         self._columns = dict(columns)
         self._element_offsets = dict(element_offsets or {})
         self._slab = slab
+        self._cost = cost
 
     def take_slab(self) -> NDArray[np.uint8] | None:
         """The memory that the columns lie in, for the next read to use; these histories are then empty of columns."""
@@ -67,6 +92,18 @@ class Histories:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that were read."""
         return tuple(self._columns)
+
+    @property
+    def cost(self) -> ReadCost:
+        """What the read has cost.
+
+        Raises:
+            SchemaError: for histories that no read made.
+
+        """
+        if self._cost is None:
+            raise SchemaError("these histories were put together by hand; only a read has a cost")
+        return self._cost
 
     @property
     def nbytes(self) -> int:

@@ -16,22 +16,22 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uihkv.codec import VERIFY_CODES, Layouts, Slices, Threads, Verify, column_type, decode_fixed
+from uihkv.codec import VERIFY_CODES, Layouts, Slices, Threads, Verify, column_type, decode_fixed, measure_slices
 from uihkv.directory import SnapshotDirectory
 from uihkv.errors import PointerError, SchemaError, StoreClosedError
-from uihkv.histories import Histories
+from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
 from uihkv.kernels.plan import count_before, count_slices, cut_windows, plan_slices
 from uihkv.pointers import Pointers, as_int64
 from uihkv.projection import Projection
 from uihkv.schema import TS, VISIBLE_AT, Schema
+from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
 
 Int64s = NDArray[np.int64]
@@ -42,16 +42,6 @@ Slab = NDArray[np.uint8]
 _ALIGNMENT = 64
 _RESOLVE_EVENTS = 1 << 22
 """Visible times that one step of ``resolve`` holds in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """Windows of one shard's users: versions ``[low, high)`` to output events from ``out``, row by row."""
-
-    row: Int64s
-    low: Int64s
-    high: Int64s
-    out: Int64s
 
 
 class Snapshot:
@@ -209,7 +199,7 @@ class Snapshot:
             np.cumsum(high, out=offsets[1:])
             visible = np.empty(int(offsets[-1]), np.int64)
             low = np.zeros(len(part), np.int64)
-            slices = self._slices(directory, _Window(some, low, high, offsets[:-1]))
+            slices = self._slices(directory, Windows(some, low, high, offsets[:-1], offsets))
             decode_fixed(directory.entries, self._layouts, slices, {VISIBLE_AT: visible}, self._verify)
             mine = np.flatnonzero((row >= some[0]) & (row <= some[-1]))
             found = np.empty(len(mine), np.int64)
@@ -224,6 +214,8 @@ class Snapshot:
         pointers: Pointers,
         projection: Projection | None = None,
         *,
+        as_of: ArrayLike | None = None,
+        epoch: int = 0,
         on_missing: Literal["raise", "empty"] = "raise",
         out: Histories | None = None,
     ) -> Histories:
@@ -231,7 +223,9 @@ class Snapshot:
 
         Args:
             pointers: B pointers; those with ``last_ts`` are proved against the store.
-            projection: columns and length; None: all of them.
+            projection: what is wanted of each; None: everything.
+            as_of: int64[B], moments of the requests, from which ``max_age`` counts; None: from ``last_ts``.
+            epoch: of training, for ``sample``: another draw in each; 0 or more.
             on_missing: what becomes of a version past the head: an error, or an empty sequence.
             out: histories of an earlier read that are no longer needed: their memory is used again where it is large
                 enough, and arrays taken from them change. None: new memory.
@@ -254,21 +248,44 @@ class Snapshot:
         if not isinstance(projection, Projection):
             raise SchemaError(f"{type(projection).__name__} given as projection; a uihkv.Projection is expected")
         names = projection.resolve(self.schema)
+        moment = self._moments(pointers, projection, as_of)
+        if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or epoch < 0:
+            raise SchemaError(f"epoch is {epoch!r}; a whole number of 0 or more is expected")
         with self._open():
-            return self._read(pointers, names, projection.max_len, on_missing, out)
+            return self._read(pointers, projection, names, moment, int(epoch), on_missing, out)
+
+    def explain(
+        self, pointers: Pointers, projection: Projection | None = None, *, as_of: ArrayLike | None = None
+    ) -> ReadCost:
+        """What a read costs: chunks considered, skipped and read, bytes read and decoded. It does the read."""
+        return self.read(pointers, projection, as_of=as_of).cost
+
+    def _moments(self, pointers: Pointers, projection: Projection, as_of: ArrayLike | None) -> Int64s | None:
+        """From when the age of each pointer's events counts; None where it does not matter."""
+        moment = None if as_of is None else as_int64(as_of, "as_of")
+        if moment is not None and len(moment) != len(pointers):
+            raise PointerError(f"{len(pointers)} pointers and {len(moment)} as_of; give one moment a pointer")
+        if projection.max_age is None:
+            return None
+        if moment is None and pointers.last_ts is None:
+            raise PointerError("max_age counts from as_of or last_ts, and these pointers have neither; give as_of")
+        return moment if moment is not None else pointers.last_ts
 
     def _read(
-        self, pointers: Pointers, names: Sequence[str], max_len: int | None, on_missing: str, out: Histories | None
-    ) -> Histories:
+        self, pointers: Pointers, projection: Projection, names: Sequence[str], moment: Int64s | None, epoch: int,
+        on_missing: str, out: Histories | None,
+    ) -> Histories:  # fmt: skip
         directory = self._directory()
         row = directory.rows_of(pointers.user_id)
-        window, offsets = self._windows(directory, row, pointers, max_len, on_missing)
-        n = int(offsets[-1])
+        prefix = self._newest(directory, row, pointers, None if projection.selects else projection.max_len, on_missing)
+        windows = self._choose(directory, prefix, pointers, projection, moment, epoch)
+        n = int(windows.offsets[-1])
         fixed, slab = self._outputs(names, n, None if out is None else out.take_slab())
-        slices = self._slices(directory, window)
+        slices = self._slices(directory, windows)
         decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify, self._threads)
         if pointers.last_ts is not None:
-            self._prove(directory, window, pointers, fixed.get(TS))
+            whole = windows is prefix
+            self._prove(directory, prefix, pointers, fixed.get(TS) if whole else None)
         columns: dict[str, Array] = {}
         element_offsets: dict[str, Int64s] = {}
         for name in names:
@@ -278,12 +295,18 @@ class Snapshot:
                 columns[name], element_offsets[name] = read_ragged(
                     [(directory.entries, slices)], self._layouts, name, n, self._verify
                 )
-        return Histories(offsets, columns, element_offsets, slab)
+        chunks, stored = measure_slices(directory.entries, self._layouts, slices, names)
+        arrays = (*columns.values(), *element_offsets.values())
+        cost = ReadCost(
+            events=n, chunks_considered=windows.considered or len(slices.entry), chunks_skipped=windows.skipped,
+            chunks_read=chunks, bytes_read=stored, bytes_decoded=sum(array.nbytes for array in arrays),
+        )  # fmt: skip
+        return Histories(windows.offsets, columns, element_offsets, slab, cost)
 
-    def _windows(
+    def _newest(
         self, directory: SnapshotDirectory, row: Int64s, pointers: Pointers, max_len: int | None, on_missing: str
-    ) -> tuple[_Window, Int64s]:
-        """What each pointer is to read, and the offsets of the rows in the output."""
+    ) -> Windows:
+        """The newest events of each prefix: one window a pointer, which may be empty."""
         entries = directory.entries
         self._open_tails(directory, row)
         low, high = np.empty_like(row), np.empty_like(row)
@@ -295,7 +318,28 @@ class Snapshot:
                 f"row {past}: user {int(pointers.user_id[past])} has {head} events in this snapshot, the pointer names "
                 f"version {int(pointers.version[past])}; take a newer snapshot, or read with on_missing='empty'"
             )
-        return _Window(row, low, high, offsets[:-1]), offsets
+        return Windows(row, low, high, offsets[:-1], offsets)
+
+    def _choose(
+        self, directory: SnapshotDirectory, prefix: Windows, pointers: Pointers, projection: Projection,
+        moment: Int64s | None, epoch: int,
+    ) -> Windows:  # fmt: skip
+        """Of each prefix, what conditions, age and sampling leave."""
+        windows = prefix
+        if projection.selects:
+            oldest = None
+            if moment is not None and projection.max_age is not None:
+                floor = np.iinfo(np.int64).min + projection.max_age
+                oldest = np.maximum(moment, floor) - projection.max_age
+            windows = select_events(
+                directory, self._layouts, lambda wanted: self._prepare(directory, wanted), prefix.row, prefix.high,
+                projection.tests(self.schema), oldest, projection.max_len, self._verify,
+            )  # fmt: skip
+        if projection.sample is not None and projection.max_len is not None:
+            windows = draw_sample(
+                windows, pointers.user_id, pointers.version, projection.sample, projection.max_len, epoch
+            )
+        return windows
 
     def _outputs(self, names: Sequence[str], n: int, reused: Slab | None) -> tuple[dict[str, Array], Slab]:
         """Arrays for the columns without lists, uninitialised, carved from one slab.
@@ -319,7 +363,7 @@ class Snapshot:
         }
         return fixed, slab
 
-    def _prove(self, directory: SnapshotDirectory, window: _Window, pointers: Pointers, ts: Int64s | None) -> None:
+    def _prove(self, directory: SnapshotDirectory, window: Windows, pointers: Pointers, ts: Int64s | None) -> None:
         """Compare ``last_ts`` of each pointer with the event that it names; ``ts`` of the windows, if it was read."""
         assert pointers.last_ts is not None  # the caller asked
         if ts is None:
@@ -361,12 +405,13 @@ class Snapshot:
     def _last_ts(self, directory: SnapshotDirectory, row: Int64s, version: Int64s) -> Int64s:
         """``ts`` of event ``version - 1``; 0 where the version is 0."""
         last_ts = np.zeros(len(version), np.int64)
-        window = _Window(row, np.maximum(version - 1, 0), version, np.arange(len(version)))
+        place = np.arange(len(version) + 1)
+        window = Windows(row, np.maximum(version - 1, 0), version, place[:-1], place)
         slices = self._slices(directory, window)
         decode_fixed(directory.entries, self._layouts, slices, {TS: last_ts}, self._verify)
         return last_ts
 
-    def _slices(self, directory: SnapshotDirectory, window: _Window) -> Slices:
+    def _slices(self, directory: SnapshotDirectory, window: Windows) -> Slices:
         """Cut windows along chunks, and make sure that these are open."""
         entries = directory.entries
         ranges = (directory.first_chunk, entries.start, entries.end, entries.first_tail)

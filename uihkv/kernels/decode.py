@@ -635,3 +635,36 @@ def load_words(address: Any, wanted: Any, offset: Any, words: Any) -> None:
     """The header word at ``offset`` of each wanted entry, into ``words[entry]``."""
     for i in range(len(wanted)):
         words[wanted[i]] = load_i64(address[wanted[i]] + offset)
+
+
+@njit(nogil=True, cache=True)
+def load_header_words(address: Any, wanted: Any, offset: Any, words: Any) -> None:
+    """The header word at ``offset`` of each wanted entry, in their order."""
+    for i in range(len(wanted)):
+        words[i] = load_i64(address[wanted[i]] + offset)
+
+
+@njit(nogil=True, cache=True)
+def measure_blocks(
+    address: Any, slice_entry: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any, want_block: Any
+) -> Any:
+    """How many opened entries slices, sorted by entry, touch, and the stored bytes of the wanted blocks in them.
+
+    ``want_block``: int64[schema versions, wanted], negative where a version lacks the block.
+    """
+    chunks = 0
+    size = np.int64(0)
+    for i in range(len(slice_entry)):
+        if i > 0 and slice_entry[i] == slice_entry[i - 1]:
+            continue
+        chunks += 1
+        chunk = address[slice_entry[i]]
+        version = load_u16(chunk + 14)
+        for want in range(want_block.shape[1]):
+            block = want_block[version, want]
+            if block >= 0:
+                block, _, _, _, _, begin, end, _, _ = _find_block(
+                    chunk, block, lay_width, lay_elements, lay_plain_offset
+                )
+                size += end - begin
+    return chunks, size
