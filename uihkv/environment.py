@@ -26,6 +26,7 @@ MAP_BYTES = 64 << 30
 """Address space reserved for a shard at least; a file of more gets four times its size."""
 _PAGE = 1 << 20
 MAX_READERS = 1024
+_UNWRITTEN_BYTES = 1 << 16
 
 
 @dataclass(slots=True)
@@ -94,8 +95,42 @@ def _open(path: Path, create: bool) -> Any:
         raise FormatError(f"{data} is not a shard ({error}); restore it from a backup") from error
     except lmdb.MemoryError as error:
         raise StoreFullError(f"cannot map {path}: {error}; raise the limit on the process's address space") from error
+    except lmdb.Error as error:
+        if "Too many open files" in str(error):
+            raise StoreFullError(
+                f"cannot open {path}: {error}; raise the limit (ulimit -n), or use fewer shards"
+            ) from error
+        if "No space left" in str(error) or "File too large" in str(error):
+            raise StoreFullError(f"no space left for {path} ({error})") from error
+        raise
+    try:
+        _check_length(environment, data)
+    except BaseException:
+        environment.close()
+        raise
     environment.reader_check()
     return environment
+
+
+def _check_length(environment: Any, data: Path) -> None:
+    """Refuse a file that was cut off: the process would be killed for touching the map past its end.
+
+    Pages that a transaction took and gave back are counted but may never have been written, so that few missing
+    pages at the end are no damage; they become zeros, which are read as damage should a used page be among them.
+
+    Raises:
+        FormatError: when more is missing.
+
+    """
+    wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    found = data.stat().st_size
+    if found >= wanted:
+        return
+    if wanted - found > _UNWRITTEN_BYTES:
+        raise FormatError(f"{data} has {found} bytes, its pages need {wanted}; restore this shard from a backup")
+    if os.access(data, os.W_OK):
+        with data.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, wanted)  # never shortens what another process has written
 
 
 def close_environment(path: Path) -> None:

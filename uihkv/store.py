@@ -17,7 +17,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -169,22 +169,9 @@ class Store:
             what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
             raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
         manifest = Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreExistsError(f"{target}: {error.filename} is a file; choose another path") from error
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with _new_parents(target), _placed_whole(target) as aside:
             _create_shards(aside, shards)
             write_manifest(aside, manifest)
-            aside.chmod(0o755)
-            try:
-                aside.rename(target)
-            except OSError as error:
-                raise StoreExistsError(f"{target}: something was put there meanwhile ({error})") from error
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
         sync_directory(target.parent)
         return cls(target, manifest, False)
 
@@ -589,6 +576,39 @@ def _reopen(path: str, readonly: bool, threads: int) -> Store:
 
 def _shard_path(store: Path, number: int) -> Path:
     return store / "shards" / f"{number:04d}"
+
+
+@contextmanager
+def _new_parents(target: Path) -> Iterator[None]:
+    """Make the directories above a path, and take away again what was made when it fails inside."""
+    missing = [parent for parent in target.parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreExistsError(f"{target}: {error.filename} is a file; choose another path") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # somebody else has put something there
+            for parent in missing:
+                parent.rmdir()
+        raise
+
+
+@contextmanager
+def _placed_whole(target: Path) -> Iterator[Path]:
+    """A new directory that takes the target's place when all went well inside, and is removed when not."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        try:
+            aside.rename(target)
+        except OSError as error:
+            raise StoreExistsError(f"{target}: something was put there meanwhile ({error})") from error
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def _create_shards(store: Path, shards: int) -> None:

@@ -14,9 +14,7 @@ from uihkv import Projection
 DAY_MS = 86_400_000
 
 
-def test_a_join_on_event_time_leaks_and_resolve_never_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_join_on_event_time_leaks_and_resolve_never_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = read_log(copy_log(tmp_path / "events.parquet"))
     requests = pick_requests(log, 10)
     late = float((log.visible_at - log.ts > DAY_MS).mean())
@@ -44,13 +42,10 @@ def test_a_join_on_event_time_leaks_and_resolve_never_does(
     leaks_of_resolve = int(np.count_nonzero(seen_at >= limit))
     examples = int(np.count_nonzero(leaked))
     with capsys.disabled():
-        print(
-            f"\nlate events: {late:.1%} of {len(log):,} arrive more than a day late; a join on ts leaks "
-            f"{leaked.sum():,} events into {examples:,} of {len(place):,} examples ({examples / len(place):.1%}), resolve "
-            f"{leaks_of_resolve}"
-        )
+        share = f"{examples:,} of {len(place):,} examples ({examples / len(place):.1%})"
+        print(f"\nlate events: {late:.1%} of {len(log):,} arrive more than a day late")
+        print(f"a join on ts leaks {leaked.sum():,} events into {share}; resolve leaks {leaks_of_resolve}")
     assert 0.15 < late < 0.25
     assert examples > 0
     assert leaks_of_resolve == 0
     assert pointers.version.tolist() == visible.tolist()
-
