@@ -1,0 +1,111 @@
+"""The command line as a user types it: what it prints, its exit statuses, and that failures leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from uihkv import Store
+
+SCHEMA = 'time_unit = "ms"\n[columns]\nitem_id = "int64"\nkind = { dtype = "uint8", default = 3 }\n'
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from uihkv.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three users, made by the command line, and files around it."""
+    made = tmp_path_factory.mktemp("cli")
+    (made / "schema.toml").write_text(SCHEMA)
+    (made / "text.parquet").write_text("not parquet")
+    events = {"user_id": [1, 1, 2, 1], "ts": [10, 20, 30, 5], "item_id": [7, 8, 9, 6], "seen": [10, 20, 30, 40]}
+    pq.write_table(pa.table(events), made / "events.parquet")
+    asked = {"user_id": [1, 1, 1, 2, 9], "as_of": [10, 11, 41, 31, 99], "label": [0, 1, 0, 1, 0]}
+    pq.write_table(pa.table(asked), made / "asked.parquet")
+    created = run("create", made / "store", "--schema", made / "schema.toml", "--shards", 2)
+    assert (created.returncode, created.stderr) == (0, ""), created.stderr
+    ingested = run("ingest", made / "store", made / "events.parquet", "--visible-at", "seen", "--source", "s", "--json")
+    assert ingested.returncode == 0, ingested.stderr
+    assert json.loads(ingested.stdout)["appended"] == 4
+    assert ingested.stderr == ""  # no progress where there is no terminal
+    return made
+
+
+def test_an_ingest_run_again_stores_nothing_twice(folder: Path) -> None:
+    again = run(
+        "ingest", folder / "store", folder / "events.parquet", "--visible-at", "seen", "--source", "s", "--json"
+    )
+    told = json.loads(again.stdout)
+    assert (told["appended"], told["replayed"]) == (0, 4)
+
+
+def test_stats_and_show_say_what_is_there(folder: Path) -> None:
+    told = json.loads(run("stats", folder / "store", "--json").stdout)
+    assert (told["events"], told["users"], told["shards"]) == (4, 2, 2)
+    shown = run("show", folder / "store", 1, "--last", 2)
+    assert shown.returncode == 0
+    assert "version 3" in shown.stdout
+    assert all(len(line) <= 80 for line in shown.stdout.splitlines())
+
+
+def test_resolve_writes_slim_examples_with_ties_out(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "slim.parquet"
+    done = run("resolve", folder / "store", folder / "asked.parquet", "-o", out, "--as-of", "as_of", "--json")
+    assert done.returncode == 0, done.stderr
+    slim = pq.read_table(out)
+    assert slim.column("version").to_pylist() == [0, 1, 3, 1, 0]
+    assert slim.column("last_ts").to_pylist() == [0, 10, 5, 30, 0]
+    assert slim.column("label").to_pylist() == [0, 1, 0, 1, 0]
+    later = run("resolve", folder / "store", folder / "asked.parquet", "-o", tmp_path / "d", "--as-of", "as_of",
+                "--delay", 2)  # fmt: skip
+    assert later.returncode == 0, later.stderr
+    assert pq.read_table(tmp_path / "d").column("version").to_pylist() == [0, 0, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["stats", "{}/nowhere"], 1, "does not exist"),
+        (["stats", "{}/schema.toml"], 1, "not a uihkv store"),
+        (["create", "{}/store", "--schema", "{}/schema.toml"], 1, "a store is there"),
+        (["create", "{}/other", "--schema", "{}/missing.toml"], 1, "missing.toml"),
+        (["ingest", "{}/store", "{}/text.parquet"], 1, "cannot be read as Parquet"),
+        (["ingest", "{}/store", "{}/missing.parquet"], 1, "does not exist"),
+        (["ingest", "{}/store", "{}/events.parquet", "--visible-at", "nope"], 1, "nope"),
+        (["resolve", "{}/store", "{}/asked.parquet", "-o", "{}/out.parquet", "--as-of", "nope"], 1, "nope"),
+        (["show", "{}/store", "alice"], 1, "not a whole number"),
+        (["create"], 2, "Missing argument"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_what_fails_says_so_in_a_line_and_leaves_nothing(
+    folder: Path, arguments: list[str], status: int, words: str
+) -> None:
+    before = sorted(path.name for path in folder.iterdir())
+    done = run(*(argument.replace("{}", str(folder)) for argument in arguments))
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
+    if status == 1:
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert sorted(path.name for path in folder.iterdir()) == before
+    with Store.open(folder / "store") as store:
+        assert store.stats().events == 4
+
+
+def test_help_teaches_with_an_example() -> None:
+    for command in ("create", "ingest", "resolve", "stats", "show", "demo"):
+        done = run(command, "--help")
+        assert done.returncode == 0
+        assert "--json" in done.stdout, command
+    assert np.all([name in run("--help").stdout for name in ("create", "ingest", "resolve", "stats", "show", "demo")])
