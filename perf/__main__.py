@@ -11,7 +11,10 @@ import sys
 
 from perf.harness import add_options
 
-BENCHES: dict[str, str] = {"lookup": "versioned reads against slices of plain arrays"}
+BENCHES: dict[str, str] = {
+    "lookup": "versioned reads against slices of plain arrays",
+    "fatrows": "bytes stored, written and read: pointers against fat rows",
+}
 """Every bench by its module's name, and what it asks in a few words."""
 
 

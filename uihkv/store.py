@@ -164,7 +164,7 @@ class Store:
         _check_whole("chunk_events", chunk_events, 1, MAX_CHUNK_EVENTS)
         if compression not in COMPRESSIONS:
             raise SchemaError(f"compression is {compression!r}; one of {', '.join(COMPRESSIONS)} is expected")
-        target = Path(path).absolute()
+        target = _as_path(path)
         if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
             what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
             raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
@@ -186,13 +186,13 @@ class Store:
                 batches at once by itself; 1 is right for it.
 
         Raises:
-            SchemaError: for ``threads`` below 1.
+            SchemaError: for ``threads`` below 1, or a path that is none.
             StoreNotFoundError: when nothing is there.
             FormatError: when what is there is not a store, or a store of a newer format.
 
         """
         _check_whole("threads", threads, 1, MAX_THREADS)
-        target = Path(path).absolute()
+        target = _as_path(path)
         store = cls(target, read_manifest(target), readonly, threads)
         try:
             for number in range(store.shards):
@@ -572,6 +572,16 @@ class Store:
 
 def _reopen(path: str, readonly: bool, threads: int) -> Store:
     return Store.open(path, readonly, threads=threads)
+
+
+def _as_path(path: Any) -> Path:
+    try:
+        target = Path(path).absolute()
+    except TypeError:
+        raise SchemaError(f"path is {path!r}; a str or an os.PathLike is expected") from None
+    if "\0" in str(target):
+        raise SchemaError(f"path is {path!r}; no path holds a NUL")
+    return target
 
 
 def _shard_path(store: Path, number: int) -> Path:

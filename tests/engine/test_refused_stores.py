@@ -129,3 +129,11 @@ def test_a_rectangle_holds_the_newest_events_on_either_side() -> None:
         right = [row + [-1] * (length - len(row)) for row in kept]
         assert histories.padded("item_id", length, -1).tolist() == left
         assert histories.padded("item_id", length, -1, side="right").tolist() == right
+
+
+@pytest.mark.parametrize("path", [None, 3, "a\0b"])
+def test_a_path_that_is_none_is_refused(path: object) -> None:
+    with pytest.raises(SchemaError, match="path is"):
+        Store.open(path)  # type: ignore[arg-type]
+    with pytest.raises(SchemaError, match="path is"):
+        Store.create(path, SCHEMA)  # type: ignore[arg-type]
