@@ -14,6 +14,8 @@ from perf.harness import add_options
 BENCHES: dict[str, str] = {
     "lookup": "versioned reads against slices of plain arrays",
     "fatrows": "bytes stored, written and read: pointers against fat rows",
+    "footprint": "bytes an event on disk, against raw columns and Parquet",
+    "ingest": "events a second in bulk and one at a time, and bytes written for them",
 }
 """Every bench by its module's name, and what it asks in a few words."""
 
