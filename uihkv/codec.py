@@ -7,6 +7,7 @@ before a kernel runs and raise after; the kernels do neither.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -139,6 +140,23 @@ class Entries:
         self.size = np.zeros(len(self.user), np.int64)
         self.verified = np.zeros(len(self.user), np.int64)
         self.scratch_bytes = 0
+
+    def unopened(self) -> Entries:
+        """The same entries, none of them opened; the arrays that say what and where they are are shared."""
+        other = copy.copy(self)
+        other.address = np.zeros_like(self.address)  # the system gives such memory when it is touched
+        other.verified = np.zeros_like(self.verified)
+        other.scratch_bytes = 0
+        return other
+
+    def with_closed_tails(self) -> Entries:
+        """The same entries in a later state of the store, whose tails may have grown: no value has a place."""
+        other = self.unopened()
+        other.size = np.zeros_like(self.size)
+        other.start, other.end = self.start.copy(), self.end.copy()
+        other.start[self.first_tail :] = -1
+        other.end[self.first_tail :] = -1
+        return other
 
     def error(self, code: int, entry: int) -> CorruptChunkError | FormatError:
         """The error for a kernel's status code."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv import keys
+from uihkv.changes import note_users, place_of, users_since
 from uihkv.codec import (
     EncodedChunks,
     Entries,
@@ -42,6 +43,10 @@ _VISIBLE_MAX_OFFSET = 56
 _NEVER = np.iinfo(np.int64).min
 _SOURCE_OFFSET_BYTES = 8
 
+_MIN_CHANGES = 256
+_CHANGES_SHARE = 8
+"""Changed users are kept in mind up to this share of all: behind more of them, listing all keys costs no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardAppend:
@@ -51,6 +56,22 @@ class ShardAppend:
     replayed: int
     lifted: int
     users: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardKeys:
+    """What the keys of a shard, or of some of its users, say.
+
+    Attributes:
+        user, start, end: int64[chunks], in key order.
+        tails: int64[tails], the users that have one, ascending.
+
+    """
+
+    user: Int64s
+    start: Int64s
+    end: Int64s
+    tails: Int64s
 
 
 class Shard:
@@ -72,8 +93,8 @@ class Shard:
         self._environment = open_environment(path, create=create)
         try:
             # LMDB publishes a handle by an (empty) write transaction: opening may wait for a writer's current one.
-            self._chunks, self._tails, self._sources = (
-                self._environment.open_db(name, create=create) for name in (b"chunks", b"tails", b"sources")
+            self._chunks, self._tails, self._sources, self._changes = (
+                self._environment.open_db(name, create=create) for name in (b"chunks", b"tails", b"sources", b"changes")
             )
         except lmdb.Error as error:
             close_environment(path)
@@ -128,7 +149,16 @@ class Shard:
         lifted = lift_visible(both.visible_at, group_row, group_count, low)
         chunks = encode(layouts, both, group_row, group_count, start, users, latest, chunk_events, compress)
         self._put(transaction, users, chunks)
+        self.note_change(transaction, users)
         return ShardAppend(len(events), 0, int(lifted), len(users))
+
+    def note_change(self, transaction: Any, users: Int64s) -> None:
+        """Tell whoever knows this shard's keys which users' to list again: int64[n].
+
+        Every transaction that puts or deletes a chunk or tail calls it, with the users whose they are.
+        """
+        tails = int(transaction.stat(self._tails)["entries"])
+        note_users(transaction, self._changes, users, max(_MIN_CHANGES, tails // _CHANGES_SHARE))
 
     def _find_tails(self, transaction: Any, users: Int64s) -> Entries:
         """Entries of these users' tails; address 0 for users without one."""
@@ -199,9 +229,24 @@ class Shard:
         """The directory of this shard as the transaction sees it."""
         return Directory(self.number, transaction, self._chunks, self._tails)
 
-    def list_keys(self, transaction: Any) -> tuple[tuple[Int64s, Int64s, Int64s], Int64s]:
-        """Users, starts and ends of all chunks, and the users of all tails, in key order."""
-        return list_keys(self.number, transaction, self._chunks, self._tails)
+    def list_keys(self, transaction: Any, users: Int64s | None = None) -> ShardKeys:
+        """The keys of all chunks and tails, or of those of some users, who ascend: int64[n]."""
+        if users is not None:
+            return _list_keys_of(transaction, self._chunks, self._tails, users)
+        (user, start, end), tails = list_keys(self.number, transaction, self._chunks, self._tails)
+        return ShardKeys(user, start, end, tails)
+
+    def changes(self, transaction: Any) -> int:
+        """How many changed users were ever noted."""
+        return place_of(transaction)
+
+    def changed_users(self, transaction: Any, since: int) -> Int64s | None:
+        """Users whose keys may have changed since so many had been noted, ascending; None when that is unknown."""
+        return users_since(transaction, self._changes, since)
+
+    def map_bytes(self) -> int:
+        """Size of LMDB's map."""
+        return int(self._environment.info()["map_size"])
 
     def find_values(self, transaction: Any, entries: Entries, some: Int64s) -> None:
         """Note where the values of some entries of this shard lie: int64[n], ascending."""
@@ -210,7 +255,7 @@ class Shard:
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""
         with self._environment.begin() as transaction:
-            stats = [transaction.stat(db) for db in (self._chunks, self._tails, self._sources)]
+            stats = [transaction.stat(db) for db in (self._chunks, self._tails, self._sources, self._changes)]
         used = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
         return used, int(stats[0]["psize"])
 
@@ -268,6 +313,24 @@ def list_keys(number: int, transaction: Any, chunks: Any, tails: Any) -> tuple[t
         chunk_entries = keys.parse_chunk_keys(_keys_of(cursor, keys.CHUNK_KEY_BYTES, number))
     with transaction.cursor(db=tails) as cursor:
         return chunk_entries, keys.parse_tail_keys(_keys_of(cursor, keys.TAIL_KEY_BYTES, number))
+
+
+def _list_keys_of(transaction: Any, chunks: Any, tails: Any, users: Int64s) -> ShardKeys:
+    """The keys of some users, who ascend."""
+    width = keys.TAIL_KEY_BYTES
+    packed = keys.tail_keys(users)
+    prefixes = [packed[at : at + width] for at in range(0, len(packed), width)]
+    found: list[bytes] = []
+    with transaction.cursor(db=chunks) as cursor:
+        for prefix in prefixes:
+            more = cursor.set_range(prefix)
+            while more and (key := bytes(cursor.key())).startswith(prefix):
+                found.append(key)
+                more = cursor.next()
+    user, start, end = keys.parse_chunk_keys(found)
+    with transaction.cursor(db=tails) as cursor:
+        there = np.fromiter((cursor.set_key(prefix) for prefix in prefixes), np.bool_, len(prefixes))
+    return ShardKeys(user, start, end, users[there])
 
 
 def find_values(transaction: Any, chunks: Any, tails: Any, entries: Entries, some: Int64s) -> None:

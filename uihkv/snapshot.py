@@ -30,6 +30,7 @@ from uihkv.kernels import status
 from uihkv.kernels.plan import count_before, count_slices, cut_windows, plan_slices
 from uihkv.pointers import Pointers, as_int64
 from uihkv.projection import Projection
+from uihkv.refresh import NewestListing
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
@@ -57,6 +58,7 @@ class Snapshot:
         layouts: Layouts,
         verify: Verify = "once",
         threads: Threads | None = None,
+        newest: NewestListing | None = None,
     ) -> None:
         if not isinstance(verify, str) or verify not in VERIFY_CODES:
             raise SchemaError(f"verify is {verify!r}; one of {', '.join(VERIFY_CODES)} is expected")
@@ -69,6 +71,7 @@ class Snapshot:
         self._pid = os.getpid()
         self._shards = tuple(shards)
         self._transactions: list[Any] = []
+        self._newest_listing = NewestListing() if newest is None else newest
         self._directory_made: SnapshotDirectory | None = None
         try:
             for shard in self._shards:
@@ -123,7 +126,8 @@ class Snapshot:
     def _directory(self) -> SnapshotDirectory:
         with self._condition:
             if self._directory_made is None:
-                self._directory_made = SnapshotDirectory(self._shards, self._transactions)
+                listing = self._newest_listing.follow(self._shards, self._transactions)
+                self._directory_made = SnapshotDirectory(listing, self._transactions)
             return self._directory_made
 
     # -- versions -----------------------------------------------------------------------------------

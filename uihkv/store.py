@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from uihkv.codec import Layouts, Threads, Verify
     from uihkv.events import Events
+    from uihkv.refresh import NewestListing
     from uihkv.shard import Shard, ShardAppend
     from uihkv.snapshot import Snapshot
 
@@ -130,6 +131,7 @@ class Store:
         self._open_shards: dict[int, Shard] = {}
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         self._layouts_made: Layouts | None = None
+        self._newest_listing: NewestListing | None = None
         self._stamp: tuple[int, int, int] | None = None
 
     # -- life ---------------------------------------------------------------------------------------
@@ -217,6 +219,7 @@ class Store:
                     self._reading_threads.close()
             self._open_shards = {}
             self._reading_threads = None
+            self._newest_listing = None
 
     def __enter__(self) -> Self:
         return self
@@ -458,13 +461,16 @@ class Store:
             verify: when checksums are checked: at a chunk's first use in the snapshot, always, or never.
 
         """
+        from uihkv.refresh import NewestListing
         from uihkv.snapshot import Snapshot
 
         with self._lock:
             shards = [self._shard(number) for number in range(self.shards)]
+            if self._newest_listing is None:
+                self._newest_listing = NewestListing()
             while True:
                 layouts = self._layouts()
-                snapshot = Snapshot(shards, layouts, verify, self._reading_pool())
+                snapshot = Snapshot(shards, layouts, verify, self._reading_pool(), self._newest_listing)
                 if self._layouts() is layouts:  # no chunk that it sees is of a newer schema
                     self._snapshots.add(snapshot)
                     return snapshot
@@ -526,6 +532,7 @@ class Store:
                 self._pid = os.getpid()
                 self._open_shards = {}
                 self._reading_threads = None
+                self._newest_listing = None
                 self._snapshots = weakref.WeakSet()
             shard = self._open_shards.get(number)
             if shard is None:
