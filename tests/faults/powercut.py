@@ -1,0 +1,215 @@
+"""What a disk may hold after a power cut: every write of a real run recorded, and lost again at will.
+
+A program runs under strace, which notes each write, flush and rename with its bytes. From the recording, :func:`cut`
+makes the files as a power cut at a given moment may leave them: what was flushed is there; of what was only written,
+each page is there or not, as chance has it; directory entries (creations, renames) that were not flushed are there up
+to some one of them, since file systems journal them in order. Without chance it is what a killed process leaves: all
+that was written until then.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+PAGE = 4096
+CALLS = "pwrite64,writev,write,lseek,ftruncate,fdatasync,fsync,rename,openat,close"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One system call that changes what is on disk, or says something on standard output."""
+
+    begin: float
+    end: float
+    call: str
+    path: str
+    offset: int = 0
+    data: bytes = b""
+    to: str = ""
+    durable: bool = False
+
+
+@cache
+def can_trace() -> bool:
+    """Whether strace is here and allowed to trace."""
+    if shutil.which("strace") is None:
+        return False
+    tried = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True)
+    return tried.returncode == 0
+
+
+def record(program: str, arguments: Sequence[str], folder: Path) -> list[Step]:
+    """Run a Python program and note what it does to disks, in order."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["strace", "-ff", "--seccomp-bpf", "-o", str(folder / "trace"), "-ttt", "-T", "-y", "-xx", "-s", "268435456",
+         "-e", f"trace={CALLS}", sys.executable, "-c", program, *arguments],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = [step for trace in folder.glob("trace.*") for step in _parse(trace.read_text())]
+    return sorted(steps, key=lambda step: step.begin)
+
+
+_LINE = re.compile(r"(?P<at>[\d.]+) (?P<call>\w+)\((?P<given>.*)\) += (?P<got>-?\d+).*?<(?P<took>[\d.]+)>$")
+_FILE = re.compile(r"^(?P<fd>\d+)<(?P<path>[^>]*)>")
+_STRING = re.compile(r'"([^"]*)"')
+
+
+def _text(escaped: str) -> bytes:
+    return bytes.fromhex(escaped.replace("\\x", ""))
+
+
+def _parse(trace: str) -> Iterator[Step]:
+    """Steps of one thread. Positions of its files are its own: LMDB seeks right before it writes."""
+    position: dict[str, int] = {}
+    durable: set[str] = set()
+    for line in trace.splitlines():
+        found = _LINE.match(line)
+        if found is None or int(found["got"]) < 0:
+            continue
+        call, given = found["call"], found["given"]
+        begin = float(found["at"])
+        end = begin + float(found["took"])
+        strings = [_text(part) for part in _STRING.findall(given)]
+        if call == "openat":
+            fd = found["got"]
+            durable.discard(fd)
+            if "O_DSYNC" in given:
+                durable.add(fd)
+            if "O_CREAT" in given:
+                yield Step(begin, end, "truncate" if "O_TRUNC" in given else "create", strings[0].decode())
+            continue
+        if call == "rename":
+            yield Step(begin, end, call, strings[0].decode(), to=strings[1].decode())
+            continue
+        place = _FILE.match(given)
+        if place is None:
+            continue
+        fd, path = place["fd"], _text(place["path"]).decode(errors="replace")
+        if call == "lseek":
+            position[fd] = int(found["got"])
+        elif call == "pwrite64":
+            yield Step(begin, end, "write", path, int(given.rsplit(",", 1)[1]), strings[0], durable=fd in durable)
+        elif call in ("write", "writev"):
+            data = b"".join(strings)
+            yield Step(
+                begin, end, "write" if fd != "1" else "say", path, position.get(fd, 0), data, durable=fd in durable
+            )
+            position[fd] = position.get(fd, 0) + len(data)
+        elif call in ("fdatasync", "fsync"):
+            yield Step(begin, end, "sync", path)
+        elif call == "ftruncate":
+            yield Step(begin, end, "size", path, int(given.rsplit(",", 1)[1]))
+
+
+def said(steps: Sequence[Step], moment: float) -> list[str]:
+    """Lines that the program had printed by then: what it had acknowledged."""
+    return b"".join(step.data for step in steps if step.call == "say" and step.end <= moment).decode().splitlines()
+
+
+@dataclass(eq=False)
+class _File:
+    """A file's bytes on the disk, and the writes that it may not have yet."""
+
+    content: bytearray
+    pending: list[Step] = field(default_factory=list)
+
+    def put(self, step: Step, lost: random.Random | None = None) -> None:
+        """Take a write whole, or page by page as chance has it."""
+        if step.call == "size":
+            self.content[step.offset :] = bytes(max(0, step.offset - len(self.content)))
+            return
+        missing = step.offset + len(step.data) - len(self.content)
+        self.content.extend(bytes(max(0, missing)))
+        at = 0
+        while at < len(step.data):
+            until = min(len(step.data), at + PAGE - (step.offset + at) % PAGE)
+            if lost is None or lost.random() < 0.5:
+                self.content[step.offset + at : step.offset + until] = step.data[at:until]
+            at = until
+
+    def flush(self, moment: float) -> None:
+        """What had been written by then is on the disk."""
+        for step in self.pending:
+            if step.end <= moment:
+                self.put(step)
+        self.pending = [step for step in self.pending if step.end > moment]
+
+
+@dataclass
+class _Folder:
+    """Names as the program sees them, names as the disk has them, and the changes between."""
+
+    live: dict[str, _File]
+    disk: dict[str, _File] = field(default_factory=dict)
+    pending: list[tuple[str, str, _File]] = field(default_factory=list)
+    """A name that goes, or empty; a name that comes; its file."""
+
+    def change(self, step: Step) -> None:
+        if step.call == "rename":
+            file = self.live.pop(step.path)
+            self.live[step.to] = file
+            self.pending.append((step.path, step.to, file))
+        elif step.path not in self.live or step.call == "truncate":
+            self.live[step.path] = _File(bytearray())
+            self.pending.append(("", step.path, self.live[step.path]))
+
+    def settle(self, count: int) -> None:
+        """The first so many changes are on the disk."""
+        for gone, name, file in self.pending[:count]:
+            self.disk.pop(gone, None)
+            self.disk[name] = file
+        del self.pending[:count]
+
+
+def cut(
+    before: Path, where: Path, steps: Sequence[Step], moment: float, target: Path, lost: random.Random | None
+) -> None:
+    """Make the files as they may be when the machine stops at a moment.
+
+    Args:
+        before: a copy of the files as they were when the recording began.
+        where: the folder in which the recorded program found them.
+        steps: the recording.
+        moment: when it stops: what ended before it has happened, what only began before it has or has not.
+        target: a folder that is made, for the outcome.
+        lost: decides what of the unflushed is lost; None: nothing is, the process was killed.
+
+    """
+    root = f"{where}/"
+    files = {root + str(file.relative_to(before)): file.read_bytes() for file in before.rglob("*") if file.is_file()}
+    folder = _Folder({name: _File(bytearray(content)) for name, content in files.items()})
+    folder.disk = dict(folder.live)
+    for step in steps:
+        if step.begin > moment or not (step.path.startswith(root) or step.path == str(where)):
+            continue
+        if step.call in ("create", "truncate", "rename"):
+            folder.change(step)
+        elif step.call == "sync" and step.end <= moment:
+            if step.path in folder.live:
+                folder.live[step.path].flush(step.begin)
+            else:  # of a folder: its journal has all that came before
+                folder.settle(len(folder.pending))
+        elif step.call in ("write", "size"):
+            file = folder.live.setdefault(step.path, _File(bytearray()))
+            if step.durable and step.end <= moment:
+                file.put(step)
+            else:
+                file.pending.append(step)
+    folder.settle(len(folder.pending) if lost is None else lost.randint(0, len(folder.pending)))
+    for name, file in folder.disk.items():
+        for step in file.pending:
+            if lost is not None or step.end <= moment:
+                file.put(step, lost)
+        path = target / name.removeprefix(root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
