@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Int64s = NDArray[np.int64]
 
+PACKED_BYTES = 24
+_PACKED = np.dtype("<i8")
+
 
 def as_int64(values: ArrayLike, name: str) -> Int64s:
     """Flat int64 column from integers that fit.
@@ -147,6 +150,36 @@ class Pointers:
                 raise PointerError(f"column {name!r} has {column.null_count} nulls; pointers have none")
             columns[name] = column.to_numpy(zero_copy_only=False) if len(column) else np.empty(0, np.int64)
         return cls(columns["user_id"], columns["version"], columns.get("last_ts"))
+
+    def pack(self) -> bytes:
+        """24 bytes a pointer, for logs: ``user_id``, ``version`` and ``last_ts`` as little-endian int64, back to back.
+
+        Raises:
+            PointerError: without ``last_ts``, or for user ids that are not int64.
+
+        """
+        if self.last_ts is None:
+            raise PointerError(
+                "these pointers have no last_ts, which a packed pointer holds; take them from a snapshot"
+            )
+        if getattr(self.user_id, "dtype", None) != np.int64:
+            raise PointerError("only pointers of int64 user ids pack into 24 bytes; log to_arrow() instead")
+        words = np.stack([self.user_id, self.version, self.last_ts], axis=1)
+        return words.astype(_PACKED).tobytes()
+
+    @classmethod
+    def from_packed(cls, packed: bytes | bytearray | memoryview) -> Pointers:
+        """Pointers from what :meth:`pack` gave, one or more of them back to back.
+
+        Raises:
+            PointerError: for a length that is not a multiple of 24, or a negative version.
+
+        """
+        data = memoryview(packed).cast("B")
+        if len(data) % PACKED_BYTES:
+            raise PointerError(f"{len(data)} bytes given; packed pointers are {PACKED_BYTES} bytes each")
+        words = np.frombuffer(data, _PACKED).reshape(-1, 3).astype(np.int64)
+        return cls(words[:, 0].copy(), words[:, 1].copy(), words[:, 2].copy())
 
     def to_arrow(self) -> pa.Table:
         """Arrow table with ``user_id``, ``version`` and, if known, ``last_ts``, all int64."""

@@ -145,12 +145,12 @@ def resolve_file(
     target = Path(out)
     sources = [inspect_file(file) for file in list_files(path)]
     schema = _plan_output(sources, user_id, as_of)
-    _check_output(target, sources, force)
+    check_output(target, sources, force)
     total = sum(source.rows for source in sources)
     tally = _Tally()
     with store.snapshot() as snapshot:
         snapshot.resolve([], [], delay)  # refuses the delay before anything is written
-        with _write_aside(target, schema, force) as writer:
+        with write_aside(target, schema, force) as writer:
             done = 0
             for source in sources:
                 for table, pointers in _resolve_rows(snapshot, source, batch_rows, user_id, as_of, delay):
@@ -166,12 +166,7 @@ def resolve_file(
 def _plan_output(sources: Sequence[ParquetSource], user_id: str, as_of: str) -> Any:
     """The Arrow schema of the output; refuses files that do not have the columns for it."""
     first = sources[0]
-    for source in sources[1:]:
-        if not source.schema.equals(first.schema):
-            raise SchemaError(
-                f"{source.path}: its columns are {_describe(source)}, those of {first.path} are {_describe(first)}; "
-                "one output needs files of the same columns, so resolve them one by one"
-            )
+    check_same_columns(sources)
     for name, wanted, clock in ((user_id, "an integer", False), (as_of, "an integer or a timestamp", True)):
         if name not in first.names:
             raise SchemaError(f"{first.path}: no column {name!r}; the file has {', '.join(first.names)}")
@@ -194,11 +189,23 @@ def _plan_output(sources: Sequence[ParquetSource], user_id: str, as_of: str) -> 
     return pa.schema(fields, metadata=first.schema.metadata)
 
 
+def check_same_columns(sources: Sequence[ParquetSource]) -> None:
+    """Refuse files that cannot become one."""
+    first = sources[0]
+    for source in sources[1:]:
+        if not source.schema.equals(first.schema):
+            raise SchemaError(
+                f"{source.path}: its columns are {_describe(source)}, those of {first.path} are {_describe(first)}; "
+                "one output needs files of the same columns, so take them one by one"
+            )
+
+
 def _describe(source: ParquetSource) -> str:
     return ", ".join(f"{field.name} {field.type}" for field in source.schema)
 
 
-def _check_output(target: Path, sources: Sequence[ParquetSource], force: bool) -> None:
+def check_output(target: Path, sources: Sequence[ParquetSource], force: bool) -> None:
+    """Refuse an output that has no place."""
     if target.is_dir():
         raise OutputError(f"{target} is a folder; name a file for the output")
     if not target.parent.is_dir():
@@ -234,7 +241,7 @@ def _parse_integers(column: Any, name: str, begin: int) -> Int64s:
 
 
 @contextmanager
-def _write_aside(target: Path, schema: Any, force: bool) -> Iterator[Any]:
+def write_aside(target: Path, schema: Any, force: bool) -> Iterator[Any]:
     """A Parquet writer beside the target; the file takes its place at the end, and goes when anything fails."""
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,9 @@ from uihkv.refresh import NewestListing
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
+
+if TYPE_CHECKING:
+    from uihkv.inline import InlineTail
 
 Int64s = NDArray[np.int64]
 Array = NDArray[Any]
@@ -222,6 +225,7 @@ class Snapshot:
         epoch: int = 0,
         on_missing: Literal["raise", "empty"] = "raise",
         out: Histories | None = None,
+        inline: InlineTail | None = None,
     ) -> Histories:
         """Rebuild the prefixes that pointers name, cut to a projection.
 
@@ -233,6 +237,8 @@ class Snapshot:
             on_missing: what becomes of a version past the head: an error, or an empty sequence.
             out: histories of an earlier read that are no longer needed: their memory is used again where it is large
                 enough, and arrays taken from them change. None: new memory.
+            inline: B tails of events behind the pointers that may not be in the store yet; see :mod:`uihkv.inline`.
+                Not with ``on_missing="empty"``; ``out`` is then not used.
 
         Returns:
             the B sequences in the pointers' order, oldest event first.
@@ -248,6 +254,12 @@ class Snapshot:
             raise SchemaError(f"on_missing is {on_missing!r}; 'raise' or 'empty' is expected")
         if not isinstance(pointers, Pointers):
             raise PointerError(f"{type(pointers).__name__} given; Pointers are expected")
+        if inline is not None:
+            if on_missing != "raise":
+                raise SchemaError("inline tails follow what the store has; read them with on_missing='raise'")
+            from uihkv.inline import read_joined
+
+            return read_joined(self, pointers, inline, projection, as_of=as_of, epoch=epoch)
         projection = Projection() if projection is None else projection
         if not isinstance(projection, Projection):
             raise SchemaError(f"{type(projection).__name__} given as projection; a uihkv.Projection is expected")
