@@ -48,8 +48,11 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-def open_environment(path: Path, *, create: bool = False) -> Any:
+def open_environment(path: Path, *, create: bool = False, flush: bool = True) -> Any:
     """Hold the environment at a path; each call is matched by :func:`close_environment`.
+
+    With ``flush=False`` commits flush nothing: for a store that nobody else sees yet, and which is worth nothing until
+    it was synced.
 
     Handles of one process share it whether they may write or not: who may is the store's to say. Where the
     file system forbids writing, it is opened for reading only.
@@ -66,13 +69,13 @@ def open_environment(path: Path, *, create: bool = False) -> Any:
         if held is None:
             for inherited in [other for other in _held if other[1] == place]:
                 _held.pop(inherited).environment.close()
-            held = _Held(_open(path, create), 0)
+            held = _Held(_open(path, create, flush), 0)
             _held[key] = held
         held.holders += 1
         return held.environment
 
 
-def _open(path: Path, create: bool) -> Any:
+def _open(path: Path, create: bool, flush: bool) -> Any:
     data = path / "data.mdb"
     size = data.stat().st_size if data.exists() else 0
     if not create and size == 0:
@@ -87,6 +90,8 @@ def _open(path: Path, create: bool) -> Any:
             readonly=not writable,
             lock=writable or os.access(path / "lock.mdb", os.W_OK),
             create=create,
+            metasync=False,
+            sync=flush,
             readahead=False,
             meminit=False,
             max_spare_txns=0,

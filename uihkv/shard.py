@@ -6,7 +6,7 @@ over one read transaction. Which users belong to which shard is the store's busi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,13 @@ from uihkv.events import Events
 from uihkv.kernels.decode import VERIFY_ONCE, load_words
 from uihkv.kernels.plan import lift_visible
 from uihkv.schema import TS, VISIBLE_AT
+from uihkv.sources import UNKNOWN, SourceRecord
 
 Int64s = NDArray[np.int64]
 
 _NO_CHUNKS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 _VISIBLE_MAX_OFFSET = 56
 _NEVER = np.iinfo(np.int64).min
-_SOURCE_OFFSET_BYTES = 8
 
 _MIN_CHANGES = 256
 _CHANGES_SHARE = 8
@@ -81,16 +81,17 @@ class Shard:
         path: the environment's directory.
         number: the shard's number, for messages.
         create: make it.
+        flush: whether commits flush their pages (:func:`uihkv.environment.open_environment`).
 
     Raises:
         FormatError: when the path holds no shard.
 
     """
 
-    def __init__(self, path: Path, number: int, *, create: bool = False) -> None:
+    def __init__(self, path: Path, number: int, *, create: bool = False, flush: bool = True) -> None:
         self.path = path
         self.number = number
-        self._environment = open_environment(path, create=create)
+        self._environment = open_environment(path, create=create, flush=flush)
         try:
             # LMDB publishes a handle by an (empty) write transaction: opening may wait for a writer's current one.
             self._chunks, self._tails, self._sources, self._changes = (
@@ -110,15 +111,22 @@ class Shard:
         """Start a write transaction; the caller commits or aborts it."""
         return self._environment.begin(write=True, buffers=True)
 
-    def committed(self, transaction: Any, source: str) -> int | None:
-        """Last offset of a source in this shard, as the transaction sees it."""
-        value = transaction.get(source.encode(), db=self._sources)
-        return None if value is None else int.from_bytes(value, "little", signed=True)
+    def sync(self) -> None:
+        """Make durable what was committed until now, by whomever.
 
-    def commit_source(self, transaction: Any, source: str, offset: int) -> None:
-        """Note a source's offset in the transaction."""
-        value = offset.to_bytes(_SOURCE_OFFSET_BYTES, "little", signed=True)
-        transaction.put(source.encode(), value, db=self._sources)
+        A commit alone leaves its meta page to the operating system: a power cut may undo the last one, never more
+        and never in part.
+        """
+        self._environment.sync(True)
+
+    def source(self, transaction: Any, source: str) -> SourceRecord:
+        """What this shard knows of a source, as the transaction sees it."""
+        value = transaction.get(source.encode(), db=self._sources)
+        return UNKNOWN if value is None else SourceRecord.unpack(value)
+
+    def put_source(self, transaction: Any, source: str, record: SourceRecord) -> None:
+        """Note what this shard knows of a source, in the transaction."""
+        transaction.put(source.encode(), record.pack(), db=self._sources)
 
     def append(
         self, transaction: Any, layouts: Layouts, events: Events, chunk_events: int, compress: bool
@@ -220,10 +228,10 @@ class Shard:
                 f"shard {self.number:04d} has no free reader slot ({error}); close snapshots that are not used"
             ) from error
 
-    def sources(self, transaction: Any) -> dict[str, int]:
-        """Last committed offset of every source."""
+    def sources(self, transaction: Any) -> dict[str, SourceRecord]:
+        """What this shard knows of every source that it has met."""
         with transaction.cursor(db=self._sources) as cursor:
-            return {bytes(key).decode(): int.from_bytes(value, "little", signed=True) for key, value in cursor}
+            return {bytes(key).decode(): SourceRecord.unpack(value) for key, value in cursor}
 
     def directory(self, transaction: Any) -> Directory:
         """The directory of this shard as the transaction sees it."""
@@ -382,8 +390,16 @@ def read_ragged(
 
 
 @contextmanager
-def space_errors(path: Path) -> Iterator[None]:
-    """Turn LMDB's ways of having no room into ours."""
+def space_errors(path: Path, committed: Sized = ()) -> Iterator[None]:
+    """Turn LMDB's ways of having no room into ours; ``committed``: the shards that have their part of the batch."""
+
+    def full(what: str, error: lmdb.Error) -> StoreFullError:
+        stored = "nothing of this batch was stored"
+        if len(committed):
+            stored = f"{len(committed)} shards have stored their part; the same append, with its source and offset, "
+            stored += "completes the batch once there is room"
+        return StoreFullError(f"{what} ({error}); {stored}")
+
     try:
         yield
     except lmdb.MapFullError as error:
@@ -392,8 +408,8 @@ def space_errors(path: Path) -> Iterator[None]:
             "which reserves four times the file's size"
         ) from error
     except lmdb.DiskError as error:
-        raise StoreFullError(f"no space left for {path} ({error}); nothing of this batch was stored") from error
+        raise full(f"no space left for {path}", error) from error
     except lmdb.Error as error:
         if "No space left" in str(error) or "File too large" in str(error):
-            raise StoreFullError(f"no space left for {path} ({error}); nothing of this batch was stored") from error
+            raise full(f"no space left for {path}", error) from error
         raise

@@ -4,7 +4,8 @@ The store routes: events to the shards of their users, snapshots over all shards
 :mod:`uihkv.shard`'s, how a snapshot reads :mod:`uihkv.snapshot`'s.
 
 Invariants: arrival order is the order of appends, and of rows within one; versions are never reused; an append
-that returned is durable.
+that returned is durable, as far as the handle's durability says; an offset that :meth:`Store.sources` lists is one that
+every shard has (:mod:`uihkv.sources`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
-import xxhash
 from numpy.typing import ArrayLike, NDArray
 
 from uihkv import keys
@@ -48,17 +48,22 @@ from uihkv.manifest import (
 )
 from uihkv.pointers import as_int64
 from uihkv.schema import TIME_UNITS, Column, Schema
+from uihkv.sources import NONE, home_of, offset_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uihkv.codec import Layouts, Threads, Verify
     from uihkv.events import Events
     from uihkv.refresh import NewestListing
     from uihkv.shard import Shard, ShardAppend
     from uihkv.snapshot import Snapshot
+    from uihkv.sources import SourceRecord
 
 COMPRESSIONS = ("lz4", "none")
+
+Durability = Literal["sync", "relaxed"]
+"""What a handle promises of its appends: :meth:`Store.open` says what each loses."""
 _MAX_SOURCE_BYTES = 400
 MAX_THREADS = 256
 
@@ -119,11 +124,15 @@ class Store:
     a time, and the others wait.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, readonly: bool, threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, readonly: bool, threads: int = 1, durability: Durability = "sync"
+    ) -> None:
         self._path = path
         self._manifest = manifest
         self._readonly = readonly
         self._threads = threads
+        self._durability: Durability = durability
+        self._unsynced: set[int] = set()
         self._reading_threads: Threads | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -145,6 +154,7 @@ class Store:
         *,
         chunk_events: int = 1024,
         compression: str = "lz4",
+        durability: Durability = "sync",
     ) -> Store:
         """Make a store and open it. It appears under its path whole or not at all.
 
@@ -154,6 +164,7 @@ class Store:
             shards: number of LMDB environments, fixed for the store's life: the unit of writing and affinity.
             chunk_events: events at which a tail is sealed; fewer make short reads cheaper and the store larger.
             compression: ``"lz4"``, or ``"none"``.
+            durability: of the handle that is returned, as in :meth:`open`.
 
         Raises:
             StoreExistsError: when something is there.
@@ -166,6 +177,7 @@ class Store:
         _check_whole("chunk_events", chunk_events, 1, MAX_CHUNK_EVENTS)
         if compression not in COMPRESSIONS:
             raise SchemaError(f"compression is {compression!r}; one of {', '.join(COMPRESSIONS)} is expected")
+        _check_durability(durability)
         target = _as_path(path)
         if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
             what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
@@ -175,27 +187,49 @@ class Store:
             _create_shards(aside, shards)
             write_manifest(aside, manifest)
         sync_directory(target.parent)
-        return cls(target, manifest, False)
+        return cls(target, manifest, False, durability=durability)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], readonly: bool = False, *, threads: int = 1) -> Store:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        readonly: bool = False,
+        *,
+        threads: int = 1,
+        durability: Durability = "sync",
+    ) -> Store:
         """Open a store.
+
+        What an append that returned may still lose, by the handle's durability:
+
+        - ``"sync"``: nothing, at a crash of the process, of the operating system or of the power. Each append waits
+          for the disk twice a shard.
+        - ``"relaxed"``: nothing at a crash of the process; at a crash of the operating system or of the power, each
+          shard may lose its last commit, as a whole. Every shard stays sound, what is left is a prefix of every
+          history, and :meth:`sources` says where to go on, so that a source that is replayed from there makes up
+          for the loss exactly. Each append waits for the disk once a shard. :meth:`sync` and :meth:`close` wait for
+          the rest. A pointer taken of events that were then lost is refused (PointerError) until they are back;
+          with their ``last_ts``, pointers also notice other events in their place.
+
+        The level is the handle's: a ``"sync"`` handle makes durable what others left in the shards that it writes.
 
         Args:
             path: its directory.
             readonly: refuse to write.
             threads: that share the decoding of each large read, the calling one included. A loader reads several
                 batches at once by itself; 1 is right for it.
+            durability: ``"sync"`` or ``"relaxed"``.
 
         Raises:
-            SchemaError: for ``threads`` below 1, or a path that is none.
+            SchemaError: for ``threads`` below 1, another durability, or a path that is none.
             StoreNotFoundError: when nothing is there.
             FormatError: when what is there is not a store, or a store of a newer format.
 
         """
         _check_whole("threads", threads, 1, MAX_THREADS)
+        _check_durability(durability)
         target = _as_path(path)
-        store = cls(target, read_manifest(target), readonly, threads)
+        store = cls(target, read_manifest(target), readonly, threads, durability)
         try:
             for number in range(store.shards):
                 store._shard(number)
@@ -205,7 +239,7 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Close the store and its snapshots. Closing twice is no error."""
+        """Close the store and its snapshots, and make durable what it appended. Closing twice is no error."""
         with self._lock:
             if self._closed:
                 return
@@ -213,6 +247,8 @@ class Store:
             if self._pid == os.getpid():
                 for snapshot in list(self._snapshots):
                     snapshot.close()
+                for number in self._unsynced:
+                    self._open_shards[number].sync()
                 for shard in self._open_shards.values():
                     shard.close()
                 if self._reading_threads is not None:
@@ -233,7 +269,7 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self._path), self._readonly, self._threads)
+        return _reopen, (str(self._path), self._readonly, self._threads, self._durability)
 
     def __repr__(self) -> str:
         return f"Store({str(self._path)!r}, shards={self.shards}{', readonly' if self._readonly else ''})"
@@ -263,6 +299,11 @@ class Store:
         return self._readonly
 
     @property
+    def durability(self) -> Durability:
+        """What this handle promises of its appends."""
+        return self._durability
+
+    @property
     def fingerprint(self) -> str:
         """Identity of the store, for the state of a loader: drawn at creation, the same for ever."""
         return self._manifest.store_id
@@ -284,7 +325,8 @@ class Store:
     ) -> AppendResult:
         """Append one batch of events: any users, any order; arrival order is the order of rows.
 
-        The batch is refused whole, before anything is written, or durable when this returns. It becomes visible
+        The batch is refused whole, before anything is written, or durable when this returns, as far as the handle's
+        durability says (:meth:`open`). It becomes visible
         shard by shard, each user's part at once. When the process dies in between, some shards have the batch
         and some have not: with ``source`` and ``offset``, the same append made again completes it.
 
@@ -300,7 +342,8 @@ class Store:
         Raises:
             SchemaError: for data that does not fit the schema.
             ReadOnlyError: when the store was opened with ``readonly=True``.
-            StoreFullError: when there is no room; nothing of the batch is then stored.
+            StoreFullError: when there is no room; nothing of the batch is then stored, or, as the message says, some
+                shards have stored their part. The store stays sound.
             CorruptChunkError: when a user's tail is damaged; nothing of the batch is then stored.
 
         """
@@ -342,32 +385,36 @@ class Store:
     ) -> list[ShardAppend] | None:
         """Write all parts, then commit all: a failure while writing leaves every shard as it was.
 
-        The source's home shard commits last: what it has, every shard has. None: nothing was written, since the
-        schema is no longer the one of ``layouts``. It is compared once all shards are held: whoever wrote to
-        them by a newer schema had put that into the manifest before.
+        The source's home shard commits last, once the others have, and are as durable as the handle promises. None:
+        nothing was written, since the schema is no longer the one of ``layouts``. It is compared once all shards are
+        held: whoever wrote to them by a newer schema had put that into the manifest before.
         """
         from uihkv.shard import ShardAppend, space_errors
 
         numbers = set(parts)
-        home = None
-        if source is not None:
-            home = self._home_of(source)
+        home = None if source is None else home_of(source, self.shards)
+        if home is not None:
             numbers.add(home)
         results: list[ShardAppend] = []
         transactions: dict[int, Any] = {}
-        with space_errors(self._path):
+        committed: list[int] = []
+        own: dict[int, int] = {}
+        with space_errors(self._path, committed):
             try:
                 for number in sorted(numbers):  # one order for all writers, so that none waits in a circle
                     transactions[number] = self._shard(number).begin_write()
                 if self._layouts() is not layouts:
                     return None
-                done = home is not None and self._has(home, transactions[home], source, offset)
                 for number in sorted(numbers):
                     shard, transaction = self._shard(number), transactions[number]
                     rows = parts.get(number, np.empty(0, np.int64))
-                    if done or self._has(number, transaction, source, offset):
-                        results.append(ShardAppend(0, len(rows), 0, 0))
-                        continue
+                    if source is not None and offset is not None:
+                        record = shard.source(transaction, source)
+                        own[number] = max(record.own, offset)
+                        if record.own >= offset:
+                            results.append(ShardAppend(0, len(rows), 0, 0))
+                            continue
+                        shard.put_source(transaction, source, replace(record, own=offset))
                     if len(rows):
                         results.append(
                             shard.append(
@@ -378,14 +425,38 @@ class Store:
                                 self._manifest.compress,
                             )
                         )
-                    if source is not None and offset is not None:
-                        shard.commit_source(transaction, source, offset)
-                for number in sorted(numbers, key=lambda number: (number == home, number)):
-                    transactions.pop(number).commit()
+                if home is not None and source is not None and offset is not None:
+                    shard, transaction = self._shard(home), transactions[home]
+                    record = shard.source(transaction, source).advance(offset, own, self.shards)
+                    shard.put_source(transaction, source, record)
+                for last in (False, True):
+                    group = [number for number in sorted(numbers) if (number == home) is last]
+                    for number in group:
+                        transactions.pop(number).commit()
+                        committed.append(number)
+                    self._settle(group)
             finally:
                 for transaction in transactions.values():
                     transaction.abort()
         return results
+
+    def _settle(self, numbers: Iterable[int]) -> None:
+        """Make commits to these shards as durable as the handle promises; every commit is followed by this."""
+        if self._durability == "sync":
+            for number in numbers:
+                self._shard(number).sync()
+        else:
+            self._unsynced.update(numbers)
+
+    def sync(self) -> None:
+        """Make durable all that was appended until now, by any handle and process.
+
+        For ``durability="relaxed"``: what an append leaves to :meth:`close`.
+        """
+        self._check_writable()
+        for number in range(self.shards):
+            self._shard(number).sync()
+        self._unsynced.clear()
 
     def add_column(self, column: Column) -> None:
         """Give events one column more. Chunks stay as they are: older events read as the column's default.
@@ -442,16 +513,6 @@ class Store:
         finally:
             transaction.abort()
 
-    def _home_of(self, source: str) -> int:
-        """The shard that commits a source's offsets last."""
-        return xxhash.xxh3_64_intdigest(source.encode()) % self.shards
-
-    def _has(self, number: int, transaction: Any, source: str | None, offset: int | None) -> bool:
-        if source is None or offset is None:
-            return False
-        committed = self._shard(number).committed(transaction, source)
-        return committed is not None and committed >= offset
-
     # -- reading ------------------------------------------------------------------------------------
 
     def snapshot(self, *, verify: Verify = "once") -> Snapshot:
@@ -478,12 +539,20 @@ class Store:
 
     def sources(self) -> dict[str, int]:
         """Last offset of each source that every shard has: a consumer goes on behind it."""
-        found: dict[str, int] = {}
+        claims: dict[str, SourceRecord] = {}
         for number in range(self.shards):
             with self._reading(number) as (shard, transaction):
-                offsets = shard.sources(transaction)
-            found.update({name: offset for name, offset in offsets.items() if self._home_of(name) == number})
-        return dict(sorted(found.items()))
+                found = shard.sources(transaction)
+            claims.update({name: record for name, record in found.items() if home_of(name, self.shards) == number})
+        # Own offsets only rise: read after the claims, they show no shard behind that was not.
+        own = {name: np.full(self.shards, NONE, np.int64) for name in claims}
+        for number in range(self.shards):
+            with self._reading(number) as (shard, transaction):
+                for name, record in shard.sources(transaction).items():
+                    if name in own:
+                        own[name][number] = record.own
+        done = {name: offset_done(record, own[name]) for name, record in sorted(claims.items())}
+        return {name: offset for name, offset in done.items() if offset != NONE}
 
     def stats(self) -> StoreStats:
         """What the store holds. Reads the header of every tail."""
@@ -533,6 +602,7 @@ class Store:
                 self._open_shards = {}
                 self._reading_threads = None
                 self._newest_listing = None
+                self._unsynced = set()
                 self._snapshots = weakref.WeakSet()
             shard = self._open_shards.get(number)
             if shard is None:
@@ -577,8 +647,8 @@ class Store:
             raise StoreClosedError(f"{self._path} is closed; open it again with Store.open")
 
 
-def _reopen(path: str, readonly: bool, threads: int) -> Store:
-    return Store.open(path, readonly, threads=threads)
+def _reopen(path: str, readonly: bool, threads: int, durability: Durability) -> Store:
+    return Store.open(path, readonly, threads=threads, durability=durability)
 
 
 def _as_path(path: Any) -> Path:
@@ -635,7 +705,9 @@ def _create_shards(store: Path, shards: int) -> None:
         for number in range(shards):
             path = _shard_path(store, number)
             path.mkdir(parents=True)
-            stack.callback(Shard(path, number, create=True).close)
+            shard = Shard(path, number, create=True)
+            stack.callback(shard.close)
+            shard.sync()
     for number in range(shards):
         sync_directory(_shard_path(store, number))
     sync_directory(store / "shards")
@@ -644,6 +716,11 @@ def _create_shards(store: Path, shards: int) -> None:
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise SchemaError(f"{name} is {value!r}; a whole number from {low} to {high} is expected")
+
+
+def _check_durability(durability: str) -> None:
+    if durability not in get_args(Durability):
+        raise SchemaError(f"durability is {durability!r}; one of {', '.join(get_args(Durability))} is expected")
 
 
 def _check_source(source: str | None, offset: int | None) -> int | None:
