@@ -13,9 +13,9 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from loader.batch import Batch
+from loader.epochs import Plan
 from loader.errors import LoaderClosedError
 from loader.handoff import Ended
-from loader.order import BatchCuts
 from loader.pipeline import Pipeline
 from loader.prefetch import Sent
 from loader.stages import Place
@@ -44,8 +44,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
 
     Args:
         pipeline: makes the batches; the iterator closes it.
-        cuts: of the epoch.
-        first: number of the first batch.
+        plan: of the pass.
         passed: kept up to date.
         receive: makes a batch safe to use in the consumer's thread.
 
@@ -54,14 +53,13 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
     def __init__(
         self,
         pipeline: Pipeline[Place, Sent],
-        cuts: BatchCuts,
-        first: int,
+        plan: Plan,
         passed: Pass,
         receive: Callable[[Sent], Batch],
     ) -> None:
         self._pipeline = pipeline
-        self._cuts = cuts
-        self._next = first
+        self._plan = plan
+        self._next = plan.first
         self._passed = passed
         self._receive = receive
         self._over = False
@@ -119,7 +117,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
     def _hand_over(self, sent: Sent, ready: int, start: float) -> Batch:
         batch = self._receive(sent)
         self._next += 1
-        self._passed.position = Position(self._passed.position.epoch, self._cuts.consumed(self._next))
+        self._passed.position = self._plan.position(self._next)
         self._passed.meter.handed_over(
             examples=len(batch),
             events=batch.events,
@@ -131,9 +129,9 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
 
     def _finish(self) -> None:
         """The pipeline has ended; that is the end of the epoch only if every batch was handed over."""
-        whole = self._next >= self._cuts.batches
+        whole = self._next >= self._plan.batches
         self.close()
         if not whole:
             raise LoaderClosedError(
-                f"the loader was closed after batch {self._next} of {self._cuts.batches}; nothing more comes"
+                f"the loader was closed after batch {self._next} of {self._plan.batches}; nothing more comes"
             ) from None

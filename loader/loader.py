@@ -15,18 +15,19 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 import xxhash
 
 from loader.batch import ONLY_TENANT, Batch
+from loader.epochs import BatchCuts, Plan, Uneven
 from loader.errors import LoaderClosedError, SettingError, StateError
 from loader.examples import Examples
 from loader.iterator import LoaderIterator, Pass
-from loader.order import BatchCuts, permute_examples
 from loader.pipeline import Pipeline
 from loader.prefetch import Sent, Transfer, check_device
+from loader.schedule import Schedule, Split, build_epochs
 from loader.stages import STAGES, TRANSFER, BatchMaker, Place
 from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
@@ -46,13 +47,21 @@ class Loader:
         examples: :class:`ParquetExamples`, :class:`ArrayExamples`, or any :class:`Examples`.
         projection: what is read of each history; or
         tenants: several projections by name, of which each batch carries a history each.
-        batch_size: examples a batch on this rank.
+        batch_size: examples a batch on this rank; with ``max_events`` at most.
+        max_events: a batch closes before its histories, of all tenants, would exceed this many events. Their number is
+            known from pointers and projections; where these select, by an upper bound. None: no limit.
         shuffle: another order in each epoch; False: as the examples stand.
         seed: of the order, 0 to 2**64 - 1.
         drop_last: leave out the last batch when it is smaller. Without it, the examples left over at the end of an
             epoch are split evenly over the ranks; fewer than ranks are left out (none on one rank).
         rank: of this process; with world_size. None: from torch.distributed when it is initialised, else 0 of 1.
         world_size: processes that share each epoch.
+        balance: within each step, deal the examples to the ranks so that these get nearly equal events.
+        affinity_window: put the examples of each shard and user together within windows of so many examples of the
+            order: fewer chunks are read, and batches are less random (:mod:`loader.order` says how much). None: not.
+        split: what ranks share out: "examples", or "shards": no rank reads another's.
+        uneven: what happens when ranks cannot get equally many batches from an epoch: "drop" leaves out what is too
+            much, "pad" repeats examples, "raise" refuses.
         prefetch: batches under way or ready ahead of the consumer, 1 or more.
         device: None or "cpu": batches stay on the host; "cuda", "cuda:1": they are copied there on a side stream.
 
@@ -71,11 +80,16 @@ class Loader:
         *,
         tenants: Mapping[str, Projection] | None = None,
         batch_size: int = 256,
+        max_events: int | None = None,
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
+        balance: bool = False,
+        affinity_window: int | None = None,
+        split: Split = "examples",
+        uneven: Uneven = "drop",
         prefetch: int = 4,
         device: torch.device | str | int | None = None,
     ) -> None:
@@ -89,8 +103,6 @@ class Loader:
         self.dataset = examples
         self._tenants = _parse_tenants(store, projection, tenants)
         rank, world_size = _parse_ranks(rank, world_size)
-        self._seed = _whole("seed", seed, 0, _TWO_TO_64 - 1)
-        self._shuffle = _flag("shuffle", shuffle)
         self._prefetch = _whole("prefetch", prefetch, 1)
         self._cuts = BatchCuts(
             examples=len(examples),
@@ -98,8 +110,19 @@ class Loader:
             rank=rank,
             world_size=world_size,
             drop_last=_flag("drop_last", drop_last),
+            uneven=_choice("uneven", uneven, Uneven),
         )
-        if not self._cuts.batches:
+        schedule = Schedule(
+            self._cuts,
+            seed=_whole("seed", seed, 0, _TWO_TO_64 - 1),
+            shuffle=_flag("shuffle", shuffle),
+            max_events=None if max_events is None else _whole("max_events", max_events, 1),
+            balance=_flag("balance", balance),
+            affinity_window=None if affinity_window is None else _whole("affinity_window", affinity_window, 1),
+            split=_choice("split", split, Split),
+        )
+        self._epochs = build_epochs(schedule, store, examples, self._tenants)
+        if not self._epochs.batches(0):
             raise SettingError(
                 f"{len(examples)} examples make no batch of {batch_size} on {world_size} ranks"
                 + (" with drop_last=True" if drop_last else "")
@@ -111,13 +134,11 @@ class Loader:
             "examples": examples.fingerprint,
             "store": store.fingerprint,
             "tenants": _hash_tenants(self._tenants),
-            "global_batch": self._cuts.global_batch,
-            "shuffle": self._shuffle,
-            "seed": self._seed,
-            "drop_last": self._cuts.drop_last,
+            **self._epochs.describe(),
+            **schedule.describe(),
         }
         self._epoch = 0
-        self._resume_from = 0
+        self._resume_from: Position | None = None
         self._pass = Pass(Position(0, 0), self._new_meter())
         self._pipelines: weakref.WeakSet[Pipeline[Place, Sent]] = weakref.WeakSet()
         self._closed = False
@@ -129,7 +150,7 @@ class Loader:
 
     @property
     def batch_size(self) -> int:
-        """Examples a batch on this rank."""
+        """Examples a batch on this rank; with ``max_events`` at most."""
         return self._cuts.batch_size
 
     @property
@@ -148,8 +169,11 @@ class Loader:
         return EpochSampler(self)
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this rank, also after ``load_state_dict``."""
-        return self._cuts.batches
+        """Batches of the whole chosen epoch on this rank, also after ``load_state_dict``.
+
+        It is the same in every epoch, but with ``max_events``, where it depends on the order.
+        """
+        return self._epochs.batches(self._epoch)
 
     # -- passes -------------------------------------------------------------------------------------
 
@@ -166,14 +190,14 @@ class Loader:
             raise LoaderClosedError("this loader is closed; make a new one")
         if self._device is not None and self._transfer is None:
             self._transfer = Transfer(self._device)
-        first = self._cuts.batch_after(self._resume_from)
-        assert first is not None  # load_state_dict has checked it
-        position, meter = Position(self._epoch, self._resume_from), self._new_meter()
+        position, meter = self._resume_from or Position(self._epoch, 0), self._new_meter()
+        plan = self._epochs.plan(position)
+        assert plan is not None  # load_state_dict has checked it
         snapshot = self._store.snapshot()
         try:
             maker = BatchMaker(self.dataset, snapshot, self._tenants, self._transfer, meter)
             pipeline = Pipeline(
-                _places(self._cuts, self._seed, self._epoch, self._shuffle, first),
+                _places(plan, position.epoch, self._cuts.rank),
                 maker.make_batch,
                 snapshot.close,
                 ahead=self._prefetch,
@@ -182,11 +206,11 @@ class Loader:
         except BaseException:
             snapshot.close()
             raise
-        self._resume_from = 0
+        self._resume_from = None
         self._pass = Pass(position, meter)
         self._pipelines.add(pipeline)
         receive = _receive_on_host if self._transfer is None else self._transfer.receive
-        return LoaderIterator(pipeline, self._cuts, first, self._pass, receive)
+        return LoaderIterator(pipeline, plan, self._pass, receive)
 
     def __aiter__(self) -> LoaderIterator:
         """As :meth:`__iter__`: the same iterator serves ``async for``."""
@@ -203,7 +227,7 @@ class Loader:
         """
         epoch = _whole("epoch", epoch, 0, _TWO_TO_64 - 1)
         if epoch != self._epoch:
-            self._resume_from = 0
+            self._resume_from = None
         self._epoch = epoch
         if self._pass.position.epoch != epoch:
             self._pass = Pass(Position(epoch, 0), self._pass.meter)
@@ -214,13 +238,17 @@ class Loader:
         """The place after the newest batch that was handed out, as plain values that JSON can hold.
 
         Keys: ``version``, ``epoch``, ``consumed`` (examples over all ranks, in the epoch) and ``fingerprint`` (of the
-        data and of the settings that decide the batches). Batches made ahead and not handed out do not count. It
+        data and of the settings that decide the batches); with ``split="shards"`` also ``segments``: lists of world
+        size, batch size, event limit and batches made. Batches made ahead and not handed out do not count. It
         starts no work.
         """
         return write_state(self._pass.position, self._fingerprint)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Begin the next pass where ``state`` was taken, with any world size of the same global batch.
+
+        Where ranks own shards or ``max_events`` is set, another world size gives every remaining example exactly once,
+        in batches of its own.
 
         A state taken after an epoch's last batch gives a pass without batches; ``set_epoch`` then begins the next.
 
@@ -229,12 +257,12 @@ class Loader:
 
         """
         position = read_state(state, self._fingerprint)
-        if self._cuts.batch_after(position.consumed) is None:
+        if self._epochs.plan(position) is None:
             raise StateError(
                 f"the state has {position.consumed} examples consumed; no batch of {self._cuts.global_batch} "
                 f"over all ranks begins there, of {self._cuts.examples} examples"
             )
-        self._epoch, self._resume_from = position.epoch, position.consumed
+        self._epoch, self._resume_from = position.epoch, position
         self._pass = Pass(position, self._new_meter())
 
     def stats(self) -> LoaderStats:
@@ -290,11 +318,10 @@ class EpochSampler:
         self._loader.set_epoch(epoch)
 
 
-def _places(cuts: BatchCuts, seed: int, epoch: int, shuffle: bool, first: int) -> Iterator[Place]:
-    """The rank's batches to be made, from ``first`` on. The permutation is drawn at the first of them."""
-    order = permute_examples(cuts.examples, seed, epoch, shuffle)
-    for batch in range(first, cuts.batches):
-        yield Place(epoch, cuts.rank, batch, order[cuts.rows(batch)])
+def _places(plan: Plan, epoch: int, rank: int) -> Iterator[Place]:
+    """The rank's batches to be made."""
+    for batch in range(plan.first, plan.batches):
+        yield Place(epoch, rank, batch, plan.rows(batch))
 
 
 def _receive_on_host(sent: Sent) -> Batch:
@@ -351,6 +378,13 @@ def _whole(name: str, value: Any, low: int, high: int | None = None) -> int:
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SettingError(f"{name} is {value!r}; True or False is expected")
+    return value
+
+
+def _choice(name: str, value: Any, kind: Any) -> Any:
+    choices = get_args(kind)
+    if value not in choices:
+        raise SettingError(f"{name} is {value!r}; one of {', '.join(map(repr, choices))} is expected")
     return value
 
 

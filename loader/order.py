@@ -1,30 +1,28 @@
-"""Which examples make which batch, in which order: pure functions of seed, epoch and rank.
+"""Which examples come in which order: pure functions of seed and epoch.
 
 The idea:
 
 1. An epoch is a permutation of all examples, drawn by a counter-based generator keyed with (seed, epoch): the
    stable argsort of its raw 64-bit words. Raw words are fixed by numpy's promise for bit generators, so a state
    saved today resumes to the row with another release; ``Generator.permutation`` has no such promise.
-2. The permutation is cut into global batches of ``batch_size * world_size`` examples, and each rank takes its
-   ``batch_size`` consecutive ones of each. So examples consumed over all ranks name a place in the epoch,
-   for any world size with the same global batch.
-3. What is left at the end makes one smaller global batch, split as evenly as possible (the first ranks get one more),
-   so that all ranks have the same number of batches. Fewer leftovers than ranks cannot do that: they are
-   left out of that epoch, as is every leftover with ``drop_last``.
+2. With an affinity window of ``w``, each ``w`` consecutive examples of the permutation are put together by shard, and
+   in a shard by user; shards and users come in the order in which the permutation first names them. An example
+   so leaves its drawn place by less than ``w`` places, and which examples share a window stays drawn uniformly.
+   What is given up: within a window, the examples of a user stand side by side.
 
-The order of examples is never changed for the store's sake: a snapshot's read groups a batch by shard and key
-itself, and gives the histories back in the batch's order.
+A read groups a batch's lookups by shard and key anyway and gives the histories back in the batch's order; the window
+changes which examples share a batch. How batches are cut is :mod:`loader.epochs`'.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+Int64s = NDArray[np.int64]
 
-def permute_examples(examples: int, seed: int, epoch: int, shuffle: bool = True) -> NDArray[np.int64]:
+
+def permute_examples(examples: int, seed: int, epoch: int, shuffle: bool = True) -> Int64s:
     """Order of all examples in one epoch: int64[examples].
 
     Args:
@@ -40,51 +38,24 @@ def permute_examples(examples: int, seed: int, epoch: int, shuffle: bool = True)
     return np.argsort(words, kind="stable").astype(np.int64, copy=False)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCuts:
-    """Where an epoch of ``examples`` is cut into batches, for one rank.
+def group_examples(order: Int64s, shard: Int64s, user: Int64s, window: int) -> Int64s:
+    """The same examples, put together by shard and user within each ``window`` of them: int64[n].
 
-    Attributes:
-        examples: in the epoch, over all ranks.
-        batch_size: examples a batch on this rank.
-        rank: 0 to ``world_size - 1``.
-        world_size: ranks that share the epoch.
-        drop_last: leave the last, smaller global batch out.
+    Args:
+        order: int64[n], the examples in their drawn order.
+        shard: int64[examples], of each example's user; 0 or more.
+        user: int64[examples], a number for each example's user; 0 or more.
+        window: examples that are put together, 1 or more.
 
     """
+    block = np.arange(len(order)) // window
+    by_shard = _first_places(block, shard[order])
+    by_user = _first_places(block, user[order])
+    return order[np.lexsort((by_user, by_shard, block))]  # stable: a user's examples keep their order
 
-    examples: int
-    batch_size: int
-    rank: int = 0
-    world_size: int = 1
-    drop_last: bool = False
 
-    @property
-    def global_batch(self) -> int:
-        """Examples of one full batch over all ranks."""
-        return self.batch_size * self.world_size
-
-    @property
-    def batches(self) -> int:
-        """Batches in the epoch: the same on every rank."""
-        full, left = divmod(self.examples, self.global_batch)
-        return full + (not self.drop_last and left >= self.world_size)
-
-    def rows(self, batch: int) -> slice:
-        """Places in the epoch's permutation that this rank reads as its ``batch``-th."""
-        start = batch * self.global_batch
-        size = min(self.global_batch, self.examples - start)
-        share, more = divmod(size, self.world_size)
-        low = start + self.rank * share + min(self.rank, more)
-        return slice(low, low + share + (self.rank < more))
-
-    def consumed(self, batches: int) -> int:
-        """Examples that all ranks have seen after this many batches."""
-        return min(batches * self.global_batch, self.examples)
-
-    def batch_after(self, consumed: int) -> int | None:
-        """The batch that comes after this many examples over all ranks; None: no batch begins there."""
-        if consumed in (self.examples, self.consumed(self.batches)):
-            return self.batches
-        batch, within = divmod(consumed, self.global_batch)
-        return batch if within == 0 and 0 <= batch < self.batches else None
+def _first_places(block: Int64s, key: Int64s) -> Int64s:
+    """Of each place, the first one in its block with the same key."""
+    code = block * (int(key.max(initial=0)) + 1) + key
+    _, first, group = np.unique(code, return_index=True, return_inverse=True)
+    return np.asarray(first[group], np.int64)

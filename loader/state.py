@@ -1,19 +1,46 @@
 """What a loader remembers between runs: its place in an epoch, and what that place refers to.
 
 A state is a few plain values that JSON can hold. The place is a count of examples over all ranks, so it means the same
-with another world size at the same global batch. Beside it stand the data and the settings that decide which
+with another world size at the same global batch; where ranks own shards, it is how many batches which ranks have made.
+Beside it stand the data and the settings that decide which
 examples come in which order and what is read for them; a state of others is refused, and the refusal says which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from loader.errors import StateError
 
 STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Batches that ranks which own shards made of what remained of an epoch.
+
+    Attributes:
+        world_size: how many ranks.
+        batch_size: most examples a batch.
+        max_events: most events a batch; 0: no limit.
+        batches: how many each rank made.
+
+    """
+
+    world_size: int
+    batch_size: int
+    max_events: int
+    batches: int
+
+    def same_ranks(self, other: Segment) -> bool:
+        """Whether batches of the other segment would have gone on with this one's."""
+        return self.made(0) == other.made(0)
+
+    def made(self, batches: int) -> Segment:
+        """The same ranks, with another number of batches."""
+        return replace(self, batches=batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +50,21 @@ class Position:
     Attributes:
         epoch: from 0.
         consumed: examples of it that all ranks have been handed.
+        segments: where ranks own shards, who was handed them; else nothing.
 
     """
 
     epoch: int
     consumed: int
+    segments: tuple[Segment, ...] = ()
 
 
 def write_state(position: Position, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """State of a loader, JSON-able."""
-    return {
-        "version": STATE_VERSION,
-        "epoch": position.epoch,
-        "consumed": position.consumed,
-        "fingerprint": dict(fingerprint),
-    }
+    state: dict[str, Any] = {"version": STATE_VERSION, "epoch": position.epoch, "consumed": position.consumed}
+    if position.segments:
+        state["segments"] = [list(astuple(segment)) for segment in position.segments]
+    return {**state, "fingerprint": dict(fingerprint)}
 
 
 def read_state(state: Any, fingerprint: Mapping[str, Any]) -> Position:
@@ -71,4 +98,19 @@ def read_state(state: Any, fingerprint: Mapping[str, Any]) -> Position:
         raise StateError(
             f"the state is of other data or settings: {'; '.join(other)}; resume with the same, or start anew"
         )
-    return Position(state["epoch"], state["consumed"])
+    return Position(state["epoch"], state["consumed"], _read_segments(state.get("segments", [])))
+
+
+def _read_segments(given: Any) -> tuple[Segment, ...]:
+    lowest = (1, 1, 0, 1)
+    whole = isinstance(given, list | tuple) and all(
+        isinstance(segment, list | tuple)
+        and len(segment) == len(lowest)
+        and all(type(n) is int and n >= low for n, low in zip(segment, lowest, strict=True))
+        for segment in given
+    )
+    if not whole:
+        raise StateError(
+            f"the state's segments are {given!r:.80}; [world_size, batch_size, max_events, batches] each are expected"
+        )
+    return tuple(Segment(*segment) for segment in given)

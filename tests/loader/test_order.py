@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.order import BatchCuts, permute_examples
+from loader.epochs import BatchCuts
+from loader.order import permute_examples
 
 cuts = st.builds(
     lambda examples, batch_size, world_size, drop_last: [
