@@ -17,6 +17,7 @@ BENCHES: dict[str, str] = {
     "footprint": "bytes an event on disk, against raw columns and Parquet",
     "ingest": "events a second in bulk and one at a time, and bytes written for them",
     "refresh": "a new snapshot of a store that has grown, and what it costs the appends",
+    "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }
 """Every bench by its module's name, and what it asks in a few words."""
 
