@@ -15,7 +15,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 import xxhash
@@ -64,6 +64,8 @@ class Loader:
             much, "pad" repeats examples, "raise" refuses.
         prefetch: batches under way or ready ahead of the consumer, 1 or more.
         device: None or "cpu": batches stay on the host; "cuda", "cuda:1": they are copied there on a side stream.
+        on_trimmed: what becomes of an example whose history was trimmed: an error that names it, or what is left of the
+            history, maybe nothing.
 
     Raises:
         SettingError: for an argument that cannot be.
@@ -92,6 +94,7 @@ class Loader:
         uneven: Uneven = "drop",
         prefetch: int = 4,
         device: torch.device | str | int | None = None,
+        on_trimmed: Literal["raise", "truncate"] = "raise",
     ) -> None:
         if not isinstance(store, Store):
             raise SettingError(f"{type(store).__name__} given as store; open one with Store.open(path)")
@@ -129,6 +132,9 @@ class Loader:
                 + "; take a smaller batch_size or more examples"
             )
         self._device = check_device(device)
+        if on_trimmed not in ("raise", "truncate"):
+            raise SettingError(f"on_trimmed is {on_trimmed!r}; 'raise' or 'truncate' is expected")
+        self._on_trimmed: Literal["raise", "truncate"] = on_trimmed
         self._transfer: Transfer | None = None
         self._fingerprint = {
             "examples": examples.fingerprint,
@@ -136,6 +142,7 @@ class Loader:
             "tenants": _hash_tenants(self._tenants),
             **self._epochs.describe(),
             **schedule.describe(),
+            "on_trimmed": on_trimmed,
         }
         self._epoch = 0
         self._resume_from: Position | None = None
@@ -195,7 +202,7 @@ class Loader:
         assert plan is not None  # load_state_dict has checked it
         snapshot = self._store.snapshot()
         try:
-            maker = BatchMaker(self.dataset, snapshot, self._tenants, self._transfer, meter)
+            maker = BatchMaker(self.dataset, snapshot, self._tenants, self._transfer, meter, self._on_trimmed)
             pipeline = Pipeline(
                 _places(plan, position.epoch, self._cuts.rank),
                 maker.make_batch,

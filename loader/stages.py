@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,7 @@ class BatchMaker:
         tenants: a projection each.
         transfer: how batches reach their device; None: they stay on the host.
         meter: counts the stages' times.
+        on_trimmed: what becomes of an example whose events are trimmed.
 
     """
 
@@ -88,12 +89,14 @@ class BatchMaker:
         tenants: Mapping[str, Projection],
         transfer: Transfer | None,
         meter: Meter,
+        on_trimmed: Literal["raise", "truncate"] = "raise",
     ) -> None:
         self._examples = examples
         self._snapshot = snapshot
         self._tenants = tenants
         self._transfer = transfer
         self._meter = meter
+        self._on_trimmed = on_trimmed
 
     def make_batch(self, place: Place) -> Sent:
         """Carry one batch through all stages.
@@ -125,7 +128,9 @@ class BatchMaker:
         histories = {}
         for tenant, projection in self._tenants.items():
             try:
-                histories[tenant] = self._snapshot.read(pointers, projection, as_of=as_of, epoch=place.epoch)
+                histories[tenant] = self._snapshot.read(
+                    pointers, projection, as_of=as_of, epoch=place.epoch, on_trimmed=self._on_trimmed
+                )
             except _OF_ONE_EXAMPLE as error:
                 row = self._find_example(pointers, as_of, projection, type(error))
                 if row is not None:
@@ -143,7 +148,8 @@ class BatchMaker:
 
         def fails(rows: slice) -> bool:
             try:
-                self._snapshot.read(pointers[rows], projection, as_of=None if as_of is None else as_of[rows])
+                moments = None if as_of is None else as_of[rows]
+                self._snapshot.read(pointers[rows], projection, as_of=moments, on_trimmed=self._on_trimmed)
             except kind:
                 return True
             return False

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from uihkv import Histories, Pointers, Projection, Schema
+from uihkv import Column, Histories, Pointers, Projection, Schema
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Event:
 
     ts: int
     visible_at: int
-    values: Mapping[str, Any]
+    values: dict[str, Any]
 
     def get(self, name: str) -> Any:
         return {"ts": self.ts, "visible_at": self.visible_at}[name] if name not in self.values else self.values[name]
@@ -43,6 +43,8 @@ class Model:
 
     schema: Schema
     histories: dict[int, list[Event]] = field(default_factory=dict)
+    bases: dict[int, int] = field(default_factory=dict)
+    """First version that a user still has, where events were trimmed; they stay in ``histories`` as what was."""
 
     def append(
         self, data: Mapping[str, Any], visible_at: Sequence[int] | None = None, *, backfill: bool = False
@@ -84,6 +86,60 @@ class Model:
         """The newest ``max_len`` events of the first ``version``, oldest first."""
         prefix = self.history(user)[:version]
         return prefix if max_len is None else prefix[max(len(prefix) - max_len, 0) :]
+
+    def base(self, user: int) -> int:
+        return self.bases.get(user, 0)
+
+    def kept(self) -> int:
+        """Events of all users that were not trimmed."""
+        return sum(len(history) - self.base(user) for user, history in self.histories.items())
+
+    def trim(self, user: int, before: int | None = None) -> int:
+        """Events removed."""
+        was = self.base(user)
+        self.bases[user] = max(was, self.head(user) if before is None else before)
+        return self.bases[user] - was
+
+    def trim_by_age(self, visible_before: int) -> int:
+        return sum(self.trim(user, self.resolve(user, visible_before)) for user in list(self.histories))
+
+    def read_kept(
+        self, user: int, version: int, asked: Projection, where: Mapping[str, Any], moment: int | None, truncate: bool
+    ) -> list[Event] | None:
+        """What a read of a trimmed history gives; None: it says that events are gone. ``where``: closed ranges."""
+        base, prefix = self.base(user), self.history(user)[:version]
+        if not prefix:
+            return []
+        if version <= base:
+            return [] if truncate else None
+        wanted = version if asked.max_len is None else min(asked.max_len, version)
+        if not asked.selects:
+            low = version - wanted
+            return None if low < base and not truncate else prefix[max(low, base) :]
+        oldest = None if asked.max_age is None or moment is None else moment - asked.max_age
+        found = [
+            event
+            for event in prefix[base:]
+            if all(low <= event.get(name) <= high for name, (low, high) in where.items())
+            and (oldest is None or event.ts >= oldest)
+        ]
+        complete = base == 0 or (asked.max_len is not None and len(found) >= asked.max_len)
+        if oldest is not None and prefix[base].visible_at < oldest:
+            complete = True  # whatever is gone became visible before that, and had happened
+        if not complete and not truncate:
+            return None
+        return found if asked.max_len is None else found[-asked.max_len :]
+
+    def add_column(self, column: Column) -> None:
+        self.schema = Schema([*self.schema.columns, column], self.schema.time_unit)
+        for event in (event for history in self.histories.values() for event in history):
+            event.values[column.name] = self._default(column.name)
+
+    def drop_column(self, name: str) -> None:
+        kept = [column for column in self.schema.columns if column.name != name]
+        self.schema = Schema(kept, self.schema.time_unit)
+        for event in (event for history in self.histories.values() for event in history):
+            del event.values[name]
 
     def pointers(self, user_id: Sequence[int], version: Sequence[int]) -> Pointers:
         pairs = zip(user_id, version, strict=True)

@@ -36,6 +36,7 @@ from uihkv.projection import Projection
 from uihkv.schema import TS, USER_ID, VISIBLE_AT, Schema
 
 if TYPE_CHECKING:
+    from uihkv.bases import OnTrimmed
     from uihkv.snapshot import Snapshot
 
 Int64s = NDArray[np.int64]
@@ -209,6 +210,7 @@ def read_joined(
     *,
     as_of: ArrayLike | None = None,
     epoch: int = 0,
+    on_trimmed: OnTrimmed = "raise",
 ) -> Histories:
     """Rebuild sequences whose newest events are inline, cut to a projection; see the module's contract.
 
@@ -217,6 +219,7 @@ def read_joined(
         pointers: B pointers to what the serving side read from the store.
         inline: their B tails.
         projection, as_of, epoch: as ``Snapshot.read``; without ``as_of``, ages count from the sequence's last ``ts``.
+        on_trimmed: as ``Snapshot.read``.
 
     Raises:
         PointerError: for a gap, a tail that differs from the store, and as ``Snapshot.read``.
@@ -228,9 +231,9 @@ def read_joined(
     names = projection.resolve(schema)
     if len(inline) != len(pointers):
         raise PointerError(f"{len(pointers)} pointers and {len(inline)} inline tails; give one a pointer")
-    held, rest = split_inline(snapshot, pointers, inline)
+    held, rest = split_inline(snapshot, pointers, inline, on_trimmed)
     if not len(rest.events):
-        return snapshot.read(held, projection, as_of=as_of, epoch=epoch)
+        return snapshot.read(held, projection, as_of=as_of, epoch=epoch, on_trimmed=on_trimmed)
     tests = projection.tests(schema)
     needed = dict.fromkeys([*names, *(test.column for test in tests)])
     missing = [name for name in needed if name not in rest.events]
@@ -258,7 +261,7 @@ def read_joined(
     kept = np.flatnonzero(accepted)
     fresh = np.bincount(owner[kept], minlength=len(rest)).astype(np.int64)
     whole = Projection(names, projection.max_len, projection.where, projection.max_age)
-    stored = snapshot.read(held, whole, as_of=moment)
+    stored = snapshot.read(held, whole, as_of=moment, on_trimmed=on_trimmed)
     old = stored.lengths if projection.max_len is None else np.minimum(stored.lengths, projection.max_len - fresh)
     # Rows of both, stored ones first: of each sequence its newest `old`, then what the tail adds.
     columns = EventColumns.concat(EventColumns.of_histories(stored), rest.events.choose(names).take(kept))
@@ -274,7 +277,9 @@ def read_joined(
     return columns.take(rows).histories(offsets)
 
 
-def split_inline(snapshot: Snapshot, pointers: Pointers, inline: InlineTail) -> tuple[Pointers, InlineTail]:
+def split_inline(
+    snapshot: Snapshot, pointers: Pointers, inline: InlineTail, on_trimmed: OnTrimmed = "raise"
+) -> tuple[Pointers, InlineTail]:
     """Move into the pointers what the store has of the tails by now, after comparing it.
 
     Returns:
@@ -304,7 +309,9 @@ def split_inline(snapshot: Snapshot, pointers: Pointers, inline: InlineTail) -> 
     last_ts = None if pointers.last_ts is None else pointers.last_ts.copy()
     moved = np.flatnonzero(version > pointers.version)
     if last_ts is not None and len(moved):
-        snapshot.read(pointers, Projection([TS], max_len=1))  # proves last_ts, which is replaced below
+        snapshot.read(
+            pointers, Projection([TS], max_len=1), on_trimmed=on_trimmed
+        )  # proves last_ts, which is replaced below
         last_ts[moved] = inline.events.values[TS][inline.offsets[moved] + version[moved] - inline.start[moved] - 1]
     return Pointers(pointers.user_id, version, last_ts), inline.after(version)
 
@@ -316,7 +323,8 @@ def _compare(snapshot: Snapshot, pointers: Pointers, inline: InlineTail, rows: I
     start = inline.start[rows]
     count = upto - start
     names = inline.columns
-    stored = snapshot.read(Pointers(pointers.user_id[rows], upto), Projection(names, max_len=int(count.max())))
+    asked = Projection(names, max_len=int(count.max()))
+    stored = snapshot.read(Pointers(pointers.user_id[rows], upto), asked, on_trimmed="truncate")
     if (stored.lengths < count).any():
         raise PointerError("the store no longer has all events that the inline tails share with it; slim them earlier")
     theirs = EventColumns.of_histories(stored).take(_ranges(stored.offsets[1:] - count, stored.offsets[1:]))

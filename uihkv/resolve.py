@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from uihkv.errors import PointerError, SchemaError, UihkvError
+from uihkv.bases import OnTrimmed
+from uihkv.errors import PointerError, SchemaError, TrimmedError, UihkvError
 from uihkv.manifest import sync_directory
 from uihkv.parquet import ParquetSource, as_ticks, inspect_file, list_files, read_batches
 from uihkv.pointers import Pointers, as_int64
@@ -111,6 +112,7 @@ def resolve_file(
     user_id: str = USER_ID,
     force: bool = False,
     batch_rows: int = BATCH_ROWS,
+    on_trimmed: OnTrimmed = "raise",
     progress: Callable[[int, int], None] | None = None,
 ) -> ResolveResult:
     """Write slim examples: the rows of Parquet files with ``version`` and ``last_ts`` (int64) added.
@@ -128,6 +130,7 @@ def resolve_file(
         user_id: column of the users, written as ``user_id``.
         force: replace ``out`` if it is there.
         batch_rows: rows resolved at a time; 1 or more.
+        on_trimmed: what becomes of rows whose version only trimmed events would tell, as in ``Snapshot.resolve``.
         progress: called after each batch with the rows done and the rows of all files.
 
     Raises:
@@ -137,6 +140,7 @@ def resolve_file(
         SchemaError: for missing columns, columns that would be added and are there already, other types, nulls, moments
             that are not whole in the time unit, or files of different columns.
         PointerError: for a negative delay, or ids or moments that int64 cannot hold.
+        TrimmedError: for versions that are no longer known, with ``on_trimmed="raise"``.
         OSError: when the output cannot be written.
 
     """
@@ -149,11 +153,11 @@ def resolve_file(
     total = sum(source.rows for source in sources)
     tally = _Tally()
     with store.snapshot() as snapshot:
-        snapshot.resolve([], [], delay)  # refuses the delay before anything is written
+        snapshot.resolve([], [], delay, on_trimmed=on_trimmed)  # refuses both before anything is written
         with write_aside(target, schema, force) as writer:
             done = 0
             for source in sources:
-                for table, pointers in _resolve_rows(snapshot, source, batch_rows, user_id, as_of, delay):
+                for table, pointers in _resolve_rows(snapshot, source, batch_rows, user_id, as_of, delay, on_trimmed):
                     tally.add(pointers)
                     columns = [*table.columns, pa.array(pointers.version), pa.array(pointers.last_ts)]
                     writer.write_table(pa.Table.from_arrays(columns, schema=schema))
@@ -217,7 +221,13 @@ def check_output(target: Path, sources: Sequence[ParquetSource], force: bool) ->
 
 
 def _resolve_rows(
-    snapshot: Snapshot, source: ParquetSource, batch_rows: int, user_id: str, as_of: str, delay: int
+    snapshot: Snapshot,
+    source: ParquetSource,
+    batch_rows: int,
+    user_id: str,
+    as_of: str,
+    delay: int,
+    on_trimmed: OnTrimmed,
 ) -> Iterator[tuple[Any, Pointers]]:
     """A file's rows in batches, each as an Arrow table and its pointers."""
     begin = 0
@@ -228,7 +238,11 @@ def _resolve_rows(
             moments = _parse_integers(ticks, as_of, begin)
         except (SchemaError, PointerError) as error:
             raise type(error)(f"{source.path}, rows {begin} to {begin + table.num_rows - 1}: {error}") from error
-        yield table, snapshot.resolve(users, moments, delay)
+        try:
+            pointers = snapshot.resolve(users, moments, delay, on_trimmed=on_trimmed)
+        except TrimmedError as error:
+            raise TrimmedError(f"{source.path}, rows from {begin} on: {error}") from error
+        yield table, pointers
         begin += table.num_rows
 
 

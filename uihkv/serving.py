@@ -29,6 +29,7 @@ from uihkv.projection import Projection
 from uihkv.store import Store
 
 if TYPE_CHECKING:
+    from uihkv.bases import OnTrimmed
     from uihkv.codec import Verify
     from uihkv.snapshot import Snapshot
 
@@ -194,6 +195,7 @@ class HistoryReader:
         *,
         as_of: ArrayLike | None = None,
         epoch: int = 0,
+        on_trimmed: OnTrimmed = "raise",
         inline: InlineTail | None = None,
     ) -> tuple[Histories, Pointers]:
         """Everything that the store has of these users, and pointers to exactly that.
@@ -203,17 +205,20 @@ class HistoryReader:
             projection: what is wanted; None: everything.
             as_of: int64[B], from when ``max_age`` counts; log it with the example. None: from each ``last_ts``.
             epoch: for ``Projection.sample``.
+            on_trimmed: as ``Snapshot.read``; read the examples by the same policy.
             inline: B tails of events that the serving side has and the store may not have yet. The pointers name the
                 store's part; log ``inline.after(pointers.version)`` beside them.
 
         Raises:
             StoreClosedError: after :meth:`close`.
-            PointerError, SchemaError, CorruptChunkError: as ``Snapshot.read``.
+            PointerError, SchemaError, TrimmedError, CorruptChunkError: as ``Snapshot.read``.
 
         """
         with self._snapshots.use() as snapshot:
             pointers = snapshot.head(user_ids)
-            histories = snapshot.read(pointers, projection, as_of=as_of, epoch=epoch, inline=inline)
+            histories = snapshot.read(
+                pointers, projection, as_of=as_of, epoch=epoch, on_trimmed=on_trimmed, inline=inline
+            )
         return histories, pointers
 
     def refresh(self) -> None:

@@ -217,6 +217,39 @@ class Shard:
                 put(sealed_keys[at : at + chunk_width], buffer[begin:end], db=self._chunks)
             begin = end
 
+    def rewrite(
+        self,
+        transaction: Any,
+        users: Int64s,
+        gone: tuple[Int64s, Int64s, Int64s],
+        sealed: Sequence[tuple[Int64s, EncodedChunks]] = (),
+        tails: Sequence[tuple[Int64s, EncodedChunks]] = (),
+    ) -> None:
+        """Take chunks away and put others in their place.
+
+        Args:
+            transaction: a write transaction.
+            users: int64[n], whose chunks and tails are touched.
+            gone: users, starts and ends of the chunks that go; of those that are there.
+            sealed: chunks, each with its user: int64[chunks].
+            tails: chunks in groups, a user each: int64[groups]; the last of each becomes his tail.
+
+        """
+        packed = keys.chunk_keys(*gone)
+        width = keys.CHUNK_KEY_BYTES
+        for at in range(0, len(packed), width):
+            transaction.delete(packed[at : at + width], db=self._chunks)
+        for user, chunks in sealed:
+            packed = keys.chunk_keys(user, chunks.start, chunks.start + chunks.count)
+            buffer, begin = chunks.buffer.data, 0
+            for index, end in enumerate(chunks.end.tolist()):
+                transaction.put(packed[index * width : (index + 1) * width], buffer[begin:end], db=self._chunks)
+                begin = end
+        for owners, chunks in tails:
+            if len(chunks):
+                self._put(transaction, owners, chunks)
+        self.note_change(transaction, users)
+
     # -- reading ------------------------------------------------------------------------------------
 
     def begin_read(self) -> Any:

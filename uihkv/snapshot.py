@@ -5,7 +5,8 @@ slices sorted by chunk. *Decode*: one kernel call writes the slices, straight fr
 The outputs are in the order of the pointers.
 
 What is promised: a pointer rebuilds the same events whatever was appended since; no read returns an event at
-or past the pointer's version; bytes that are not what was written raise and are never returned.
+or past the pointer's version; bytes that are not what was written raise and are never returned. What a read does where
+``trim`` has taken events away is :mod:`uihkv.bases`'.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from uihkv.bases import OnTrimmed, bases_of, check_on_trimmed, cut_prefixes, find_incomplete, trimmed_error
 from uihkv.codec import VERIFY_CODES, Layouts, Slices, Threads, Verify, column_type, decode_fixed, measure_slices
 from uihkv.directory import SnapshotDirectory
-from uihkv.errors import PointerError, SchemaError, StoreClosedError
+from uihkv.errors import PointerError, SchemaError, StoreClosedError, TrimmedError
 from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
 from uihkv.kernels.plan import count_before, count_slices, cut_windows, plan_slices
@@ -136,12 +138,14 @@ class Snapshot:
     # -- versions -----------------------------------------------------------------------------------
 
     def users(self) -> Int64s:
-        """All users that have a history, ascending: int64[users]."""
+        """All users that have a history, ascending: int64[users]; also those of whose events none is left."""
         with self._open():
             return np.sort(self._directory().users)
 
     def head(self, user_ids: ArrayLike) -> Pointers:
         """Pointers to everything this snapshot has of these users: the logged channel.
+
+        Where all events of a user are trimmed, ``last_ts`` is 0 and means nothing: a read of the pointer says so.
 
         Args:
             user_ids: int64[B]; a user without a history gets version 0.
@@ -158,7 +162,9 @@ class Snapshot:
             last_ts = self._last_ts(directory, row, version)
         return Pointers(users, version, last_ts)
 
-    def resolve(self, user_ids: ArrayLike, as_of: ArrayLike, delay: int = 0) -> Pointers:
+    def resolve(
+        self, user_ids: ArrayLike, as_of: ArrayLike, delay: int = 0, *, on_trimmed: OnTrimmed = "raise"
+    ) -> Pointers:
         """Pointers to what was visible strictly before ``as_of - delay``: the batch channel.
 
         An event visible at that very moment is not in the prefix: ties are out.
@@ -167,11 +173,16 @@ class Snapshot:
             user_ids: int64[B]; a user without a history gets version 0.
             as_of: int64[B] or one moment for all, in the store's time unit.
             delay: how much later than its visible time an event reaches the serving side; 0 or more.
+            on_trimmed: where trimmed events would tell the version, because none of those that are left was visible:
+                an error, or the first version that is left with a ``last_ts`` of 0. The true version is that or a lower
+                one; both name only events that are gone, and a read of the pointer says so.
 
         Raises:
             PointerError: for other types, unequal lengths or a negative delay.
+            TrimmedError: for versions that are no longer known, with ``on_trimmed="raise"``.
 
         """
+        check_on_trimmed(on_trimmed)
         users = as_int64(user_ids, "user_ids")
         moment = as_int64(as_of, "as_of")
         if len(moment) == 1 and len(users) != 1:
@@ -189,6 +200,15 @@ class Snapshot:
             directory = self._directory()
             row = directory.rows_of(users)
             version = self._resolve(directory, row, moment)
+            base = bases_of(directory, row)
+            unknown = (base > 0) & (version <= base)
+            if on_trimmed == "raise" and unknown.any():
+                at = int(np.argmax(unknown))
+                raise TrimmedError(
+                    f"row {at}: of user {int(users[at])} the events below version {int(base[at])} are trimmed, and "
+                    f"none of the others was visible before {int(moment[at])}: how many were is no longer known; "
+                    "resolve with on_trimmed='truncate', or leave the example out"
+                )
             last_ts = self._last_ts(directory, row, version)
         return Pointers(users, version, last_ts)
 
@@ -197,15 +217,15 @@ class Snapshot:
         version = np.zeros(len(row), np.int64)
         rows = np.unique(row[row >= 0])
         heads = self._heads(directory, rows)
-        step = np.cumsum(heads) // _RESOLVE_EVENTS
+        bases = bases_of(directory, rows)
+        step = np.cumsum(heads - bases) // _RESOLVE_EVENTS
         for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(step)) + 1):
             if not len(part):
                 continue
-            some, high = rows[part], heads[part]
+            some, low, high = rows[part], bases[part], heads[part]
             offsets = np.zeros(len(part) + 1, np.int64)
-            np.cumsum(high, out=offsets[1:])
+            np.cumsum(high - low, out=offsets[1:])
             visible = np.empty(int(offsets[-1]), np.int64)
-            low = np.zeros(len(part), np.int64)
             slices = self._slices(directory, Windows(some, low, high, offsets[:-1], offsets))
             decode_fixed(directory.entries, self._layouts, slices, {VISIBLE_AT: visible}, self._verify)
             mine = np.flatnonzero((row >= some[0]) & (row <= some[-1]))
@@ -224,6 +244,7 @@ class Snapshot:
         as_of: ArrayLike | None = None,
         epoch: int = 0,
         on_missing: Literal["raise", "empty"] = "raise",
+        on_trimmed: OnTrimmed = "raise",
         out: Histories | None = None,
         inline: InlineTail | None = None,
     ) -> Histories:
@@ -235,6 +256,8 @@ class Snapshot:
             as_of: int64[B], moments of the requests, from which ``max_age`` counts; None: from ``last_ts``.
             epoch: of training, for ``sample``: another draw in each; 0 or more.
             on_missing: what becomes of a version past the head: an error, or an empty sequence.
+            on_trimmed: what becomes of a read that needs trimmed events (see :mod:`uihkv.bases`): an error, or what is
+                left: a shorter sequence, which is empty, and without proof, where the version names none that is left.
             out: histories of an earlier read that are no longer needed: their memory is used again where it is large
                 enough, and arrays taken from them change. None: new memory.
             inline: B tails of events behind the pointers that may not be in the store yet; see :mod:`uihkv.inline`.
@@ -247,11 +270,13 @@ class Snapshot:
             SchemaError: for a column that the store does not have.
             PointerError: for a version past the head, or a ``last_ts`` that is not that of event
                 ``version - 1``: the pointer is of another store, or its history was rebuilt.
+            TrimmedError: for events that are needed and gone, with ``on_trimmed="raise"``.
             CorruptChunkError: for bytes that are not what was written.
 
         """
         if on_missing not in ("raise", "empty"):
             raise SchemaError(f"on_missing is {on_missing!r}; 'raise' or 'empty' is expected")
+        check_on_trimmed(on_trimmed)
         if not isinstance(pointers, Pointers):
             raise PointerError(f"{type(pointers).__name__} given; Pointers are expected")
         if inline is not None:
@@ -259,7 +284,7 @@ class Snapshot:
                 raise SchemaError("inline tails follow what the store has; read them with on_missing='raise'")
             from uihkv.inline import read_joined
 
-            return read_joined(self, pointers, inline, projection, as_of=as_of, epoch=epoch)
+            return read_joined(self, pointers, inline, projection, as_of=as_of, epoch=epoch, on_trimmed=on_trimmed)
         projection = Projection() if projection is None else projection
         if not isinstance(projection, Projection):
             raise SchemaError(f"{type(projection).__name__} given as projection; a uihkv.Projection is expected")
@@ -268,13 +293,14 @@ class Snapshot:
         if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or epoch < 0:
             raise SchemaError(f"epoch is {epoch!r}; a whole number of 0 or more is expected")
         with self._open():
-            return self._read(pointers, projection, names, moment, int(epoch), on_missing, out)
+            return self._read(pointers, projection, names, moment, int(epoch), on_missing, on_trimmed, out)
 
     def explain(
-        self, pointers: Pointers, projection: Projection | None = None, *, as_of: ArrayLike | None = None
-    ) -> ReadCost:
+        self, pointers: Pointers, projection: Projection | None = None, *, as_of: ArrayLike | None = None,
+        on_trimmed: OnTrimmed = "raise",
+    ) -> ReadCost:  # fmt: skip
         """What a read costs: chunks considered, skipped and read, bytes read and decoded. It does the read."""
-        return self.read(pointers, projection, as_of=as_of).cost
+        return self.read(pointers, projection, as_of=as_of, on_trimmed=on_trimmed).cost
 
     def _moments(self, pointers: Pointers, projection: Projection, as_of: ArrayLike | None) -> Int64s | None:
         """From when the age of each pointer's events counts; None where it does not matter."""
@@ -289,12 +315,13 @@ class Snapshot:
 
     def _read(
         self, pointers: Pointers, projection: Projection, names: Sequence[str], moment: Int64s | None, epoch: int,
-        on_missing: str, out: Histories | None,
+        on_missing: str, on_trimmed: OnTrimmed, out: Histories | None,
     ) -> Histories:  # fmt: skip
         directory = self._directory()
         row = directory.rows_of(pointers.user_id)
         prefix = self._newest(directory, row, pointers, None if projection.selects else projection.max_len, on_missing)
-        windows = self._choose(directory, prefix, pointers, projection, moment, epoch)
+        prefix = cut_prefixes(directory, prefix, pointers, on_trimmed, projection.selects)
+        windows = self._choose(directory, prefix, pointers, projection, moment, epoch, on_trimmed)
         n = int(windows.offsets[-1])
         fixed, slab = self._outputs(names, n, None if out is None else out.take_slab())
         slices = self._slices(directory, windows)
@@ -338,7 +365,7 @@ class Snapshot:
 
     def _choose(
         self, directory: SnapshotDirectory, prefix: Windows, pointers: Pointers, projection: Projection,
-        moment: Int64s | None, epoch: int,
+        moment: Int64s | None, epoch: int, on_trimmed: OnTrimmed,
     ) -> Windows:  # fmt: skip
         """Of each prefix, what conditions, age and sampling leave."""
         windows = prefix
@@ -351,6 +378,11 @@ class Snapshot:
                 directory, self._layouts, lambda wanted: self._prepare(directory, wanted), prefix.row, prefix.high,
                 projection.tests(self.schema), oldest, projection.max_len, self._verify,
             )  # fmt: skip
+            if on_trimmed == "raise" and prefix.low.any():
+                oldest_visible = self._oldest_visible(directory, prefix)
+                at = find_incomplete(prefix, windows, projection.max_len, oldest, oldest_visible)
+                if at >= 0:
+                    raise trimmed_error(directory, prefix.row, pointers, at)
         if projection.sample is not None and projection.max_len is not None:
             windows = draw_sample(
                 windows, pointers.user_id, pointers.version, projection.sample, projection.max_len, epoch
@@ -383,7 +415,7 @@ class Snapshot:
         """Compare ``last_ts`` of each pointer with the event that it names; ``ts`` of the windows, if it was read."""
         assert pointers.last_ts is not None  # the caller asked
         if ts is None:
-            found = self._last_ts(directory, window.row, window.high)
+            found = self._one_event(directory, window.row, window.high, TS)
         elif len(ts):
             found = ts[window.out + (window.high - window.low) - 1]
         else:
@@ -419,13 +451,23 @@ class Snapshot:
         return head
 
     def _last_ts(self, directory: SnapshotDirectory, row: Int64s, version: Int64s) -> Int64s:
-        """``ts`` of event ``version - 1``; 0 where the version is 0."""
-        last_ts = np.zeros(len(version), np.int64)
+        """``ts`` of event ``version - 1``; 0 where the version is 0, or that event is trimmed."""
+        kept = np.where(version > bases_of(directory, row), version, 0)
+        return self._one_event(directory, row, kept, TS)
+
+    def _oldest_visible(self, directory: SnapshotDirectory, prefix: Windows) -> Int64s:
+        """Visible time of the oldest event of each window; 0 where the window begins at 0."""
+        version = np.where(prefix.low > 0, prefix.low + 1, 0)
+        return self._one_event(directory, prefix.row, version, VISIBLE_AT)
+
+    def _one_event(self, directory: SnapshotDirectory, row: Int64s, version: Int64s, clock: str) -> Int64s:
+        """A clock of event ``version - 1``; 0 where the version is 0."""
+        moment = np.zeros(len(version), np.int64)
         place = np.arange(len(version) + 1)
         window = Windows(row, np.maximum(version - 1, 0), version, place[:-1], place)
         slices = self._slices(directory, window)
-        decode_fixed(directory.entries, self._layouts, slices, {TS: last_ts}, self._verify)
-        return last_ts
+        decode_fixed(directory.entries, self._layouts, slices, {clock: moment}, self._verify)
+        return moment
 
     def _slices(self, directory: SnapshotDirectory, window: Windows) -> Slices:
         """Cut windows along chunks, and make sure that these are open."""

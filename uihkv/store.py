@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from uihkv import keys
 from uihkv.errors import (
     FormatError,
+    PointerError,
     ReadOnlyError,
     SchemaError,
     StoreClosedError,
@@ -56,9 +57,11 @@ if TYPE_CHECKING:
     from uihkv.codec import Layouts, Threads, Verify
     from uihkv.events import Events
     from uihkv.refresh import NewestListing
+    from uihkv.rewrite import ShardAccess, ShardView
     from uihkv.shard import Shard, ShardAppend
     from uihkv.snapshot import Snapshot
     from uihkv.sources import SourceRecord
+    from uihkv.trim import TrimResult
 
 COMPRESSIONS = ("lz4", "none")
 
@@ -92,8 +95,8 @@ class StoreStats:
 
     Attributes:
         shards: number of shards.
-        users: users with a history.
-        events: events in all histories.
+        users: users with a history, also those of whose events none is left.
+        events: events in all histories, without those that were trimmed.
         chunks: sealed chunks.
         tail_events: events in tails, not yet sealed.
         bytes: size of all data files and the manifest; LMDB's lock files, which hold no data, do not count.
@@ -513,6 +516,96 @@ class Store:
         finally:
             transaction.abort()
 
+    # -- maintenance --------------------------------------------------------------------------------
+
+    def trim(self, user_id: ArrayLike, before_version: ArrayLike | None = None) -> TrimResult:
+        """Remove the oldest events of one user or several. Versions are never reused.
+
+        From the next snapshot on, reads that need these events raise :class:`TrimmedError`, or are cut to what is
+        left, as their ``on_trimmed`` says. Snapshots that are open still see them. Trimming again removes nothing.
+
+        Args:
+            user_id: a user, or int64[n]; unknown ones have nothing to lose.
+            before_version: events below it go; one version for all, or int64[n]. None: everything up to the head,
+                which erases the events of these users; their ids, heads and latest visible times stay, so that an
+                append goes on behind. To have the bytes gone from the disk, copy the store with
+                ``compact(copy_to=…)`` and delete the old directory: LMDB does not wipe the pages that it frees.
+
+        Raises:
+            PointerError: for a version past a user's head; nothing is then removed.
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+            CorruptChunkError: for a damaged chunk that the border cuts; what came before stays done.
+
+        """
+        from uihkv.trim import trim_users
+
+        self._check_writable()
+        users = as_int64(user_id, "user_id")
+        before = None if before_version is None else as_int64(before_version, "before_version")
+        if before is not None and len(before) == 1:
+            before = np.full(len(users), before[0])
+        if before is not None and len(before) != len(users):
+            raise PointerError(
+                f"{len(users)} user_id and {len(before)} before_version; give one a user, or one for all"
+            )
+        return trim_users(self._access(), users, before)
+
+    def trim_by_age(self, visible_before: int, *, progress: Callable[[int, int], None] | None = None) -> TrimResult:
+        """Remove the events of all users that became visible before a moment: retention.
+
+        Done in transactions of some users each. When it is interrupted, what was done stays done, and the same call
+        does the rest. What it means for reads, see :meth:`trim`.
+
+        Args:
+            visible_before: in the time unit; an event of that very moment stays.
+            progress: called with the shards done and all shards.
+
+        Raises:
+            SchemaError: when it is not a whole number that int64 holds.
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+            CorruptChunkError: for a damaged chunk; what came before stays done.
+
+        """
+        from uihkv.trim import trim_by_age
+
+        self._check_writable()
+        limits = np.iinfo(np.int64)
+        _check_whole("visible_before", visible_before, int(limits.min), int(limits.max))
+        return trim_by_age(self._access(), int(visible_before), progress)
+
+    def _access(self) -> ShardAccess:
+        """The shards, for what rewrites their chunks."""
+        from uihkv.rewrite import ShardAccess
+
+        return ShardAccess(self.shards, self._viewing, self._writing)
+
+    @contextmanager
+    def _viewing(self, number: int) -> Iterator[ShardView]:
+        with self._reading(number) as (shard, transaction):
+            yield self._view(shard, transaction)
+
+    @contextmanager
+    def _writing(self, number: int) -> Iterator[ShardView]:
+        """A shard to write to. Its layouts are looked up under its lock: they are those of all that it holds."""
+        from uihkv.shard import space_errors
+
+        shard = self._shard(number)
+        with space_errors(self._path):
+            transaction = shard.begin_write()
+            try:
+                yield self._view(shard, transaction)
+            except BaseException:
+                transaction.abort()
+                raise
+            transaction.commit()
+            self._settle([number])
+
+    def _view(self, shard: Shard, transaction: Any) -> ShardView:
+        from uihkv.rewrite import ShardView
+
+        layouts = self._layouts()
+        return ShardView(shard, transaction, layouts, self._manifest.chunk_events, self._manifest.compress)
+
     # -- reading ------------------------------------------------------------------------------------
 
     def snapshot(self, *, verify: Verify = "once") -> Snapshot:
@@ -556,22 +649,20 @@ class Store:
 
     def stats(self) -> StoreStats:
         """What the store holds. Reads the header of every tail."""
-        from uihkv.shard import Directory
+        from uihkv.rewrite import UserParts
 
         users = events = chunks = tail_events = used = longest = 0
-        layouts = self._layouts()
         for number in range(self.shards):
-            with self._reading(number) as (shard, transaction):
-                directory: Directory = shard.directory(transaction)
-                entries = directory.entries
-                tails = np.arange(entries.first_tail, len(entries.user))
-                directory.prepare(tails, layouts, 1)
-                users += len(directory.users)
-                chunks += entries.first_tail
-                events += int(entries.end[tails].sum())
-                longest = max(longest, int(entries.end[tails].max(initial=0)))
-                tail_events += int((entries.end - entries.start)[tails].sum())
-                pages, page_bytes = shard.pages()
+            with self._viewing(number) as view:
+                parts = UserParts(view)
+                parts.open(parts.tails)
+                lengths = parts.heads() - parts.bases()
+                users += len(lengths)
+                chunks += parts.entries.first_tail
+                events += int(lengths.sum())
+                longest = max(longest, int(lengths.max(initial=0)))
+                tail_events += int((parts.entries.end - parts.entries.start)[parts.tails].sum())
+                pages, page_bytes = view.shard.pages()
                 used += pages * page_bytes
         files = [self._path / MANIFEST_NAME, *self._path.glob("shards/*/data.mdb")]
         return StoreStats(

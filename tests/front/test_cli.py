@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_resolve_writes_slim_examples_with_ties_out(folder: Path, tmp_path: Path
     assert pq.read_table(tmp_path / "d").column("version").to_pylist() == [0, 0, 2, 0, 0]
 
 
+def test_trim_removes_and_later_commands_say_so(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "store", tmp_path / "store")
+    told = json.loads(run("trim", tmp_path / "store", 1, "--before", 2, "--json").stdout)
+    assert told == {"users": 1, "events": 2, "chunks": 1}
+    asked = (folder / "asked.parquet", "--as-of", "as_of")
+    refused = run("resolve", tmp_path / "store", *asked, "-o", tmp_path / "slim.parquet")
+    assert refused.returncode == 1 and "trimmed" in refused.stderr
+    done = run("resolve", tmp_path / "store", *asked, "-o", tmp_path / "slim.parquet", "--on-trimmed", "truncate")
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "slim.parquet").column("version").to_pylist() == [2, 2, 3, 1, 0]
+    aged = json.loads(run("trim", tmp_path / "store", "--visible-before", 31, "--json").stdout)
+    assert (aged["users"], aged["events"]) == (1, 1)
+    for wrong in ([], [1, "--visible-before", 3], ["--visible-before", 3, "--before", 1]):
+        assert run("trim", tmp_path / "store", *wrong).returncode == 2
+    shown = run("show", tmp_path / "store", 1)
+    assert shown.returncode == 0, shown.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -104,7 +123,7 @@ def test_what_fails_says_so_in_a_line_and_leaves_nothing(
 
 
 def test_help_teaches_with_an_example() -> None:
-    for command in ("create", "ingest", "resolve", "stats", "show", "demo"):
+    for command in ("create", "ingest", "resolve", "stats", "show", "trim", "demo"):
         done = run(command, "--help")
         assert done.returncode == 0
         assert "--json" in done.stdout, command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ import pytest
 import torch
 
 import loader as package
-from loader import Loader, LoaderStats, ParquetExamples
+from loader import ArrayExamples, Loader, LoaderStats, ParquetExamples, SettingError
 from loader.testing import assert_same_batch
 from tests.loader.conftest import EXAMPLES, World
-from uihkv import Pointers, Projection, Store
+from uihkv import Column, Pointers, Projection, Schema, Store, TrimmedError
 
 WANTED = Projection(["item_id", "surface", "ts"], max_len=5)
 
@@ -239,3 +240,21 @@ def test_no_more_than_prefetch_batches_are_made_ahead(world: World) -> None:
         assert len(made) == 3
         next(passing)
     assert len(made) <= 4
+
+
+def test_an_example_whose_history_was_trimmed_is_named_or_cut(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "trimmed", Schema([Column("item_id", "int64")]), shards=2) as store:
+        users = np.repeat(np.arange(6), 10)
+        store.append({"user_id": users, "ts": np.arange(60), "item_id": np.arange(60)}, backfill=True)
+        store.trim(4, 7)
+        examples = ArrayExamples({"user_id": np.arange(6), "version": np.full(6, 10)})
+        asked = Projection(["item_id"], max_len=5)
+        with Loader(store, examples, asked, batch_size=6, shuffle=False) as loader:
+            with pytest.raises(TrimmedError) as raised:
+                list(loader)
+            assert any("example 4" in note for note in raised.value.__notes__)
+        with Loader(store, examples, asked, batch_size=6, shuffle=False, on_trimmed="truncate") as loader:
+            (batch,) = list(loader)
+            assert batch.history["item_id"].offsets.diff().tolist() == [5, 5, 5, 5, 3, 5]
+        with pytest.raises(SettingError, match="on_trimmed"):
+            Loader(store, examples, asked, on_trimmed="skip")  # type: ignore[arg-type]

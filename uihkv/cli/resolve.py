@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ import typer
 from uihkv.cli.arguments import Json, StorePath
 from uihkv.cli.output import fact_table, print_json, print_table, progress_bar
 from uihkv.cli.stores import open_store
+
+
+class OnTrimmed(StrEnum):
+    """What becomes of a row whose version is no longer known."""
+
+    error = "raise"
+    truncate = "truncate"
 
 
 def resolve(
@@ -27,6 +35,9 @@ def resolve(
         int, typer.Option(min=0, metavar="TICKS", help="How long events took to reach the serving side.")
     ] = 0,
     user_id: Annotated[str, typer.Option(metavar="COLUMN", help="Whose history; becomes user_id.")] = "user_id",
+    on_trimmed: Annotated[
+        OnTrimmed, typer.Option(help="Where trimmed events would tell the version: fail, or take the oldest kept.")
+    ] = OnTrimmed.error,
     force: Annotated[bool, typer.Option("--force", metavar="", help="Replace the output if it is there.")] = False,
     json: Json = False,
 ) -> None:
@@ -43,7 +54,15 @@ def resolve(
 
     with open_store(store) as opened, progress_bar("resolve", "a first run compiles kernels") as bar:
         result = resolve_file(
-            opened, examples, output, as_of=as_of, delay=delay, user_id=user_id, force=force, progress=bar
+            opened,
+            examples,
+            output,
+            as_of=as_of,
+            delay=delay,
+            user_id=user_id,
+            force=force,
+            on_trimmed=on_trimmed.value,
+            progress=bar,
         )
     if json:
         print_json({**result.describe(), "output": output})

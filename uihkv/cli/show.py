@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from uihkv.cli.arguments import Json, StorePath
-from uihkv.cli.endings import CommandError
 from uihkv.cli.output import fits, print_json, print_records, print_table
 from uihkv.cli.stores import open_store
+from uihkv.cli.users import parse_user
 from uihkv.errors import PointerError, SchemaError
 from uihkv.histories import Histories
 from uihkv.pointers import Pointers
@@ -48,7 +48,7 @@ def show(
     """
     with open_store(store) as opened:
         names = _choose_columns(opened.schema, columns)
-        user_id = _parse_user(opened.schema, user)
+        user_id = parse_user(opened.schema, user)
         head, histories = _read(opened, user_id, version, last, names)
         shown = head if version is None else version
         unit = opened.schema.time_unit
@@ -78,16 +78,6 @@ def _choose_columns(schema: Schema, columns: str | None) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name not in CLOCKS)
 
 
-def _parse_user(schema: Schema, text: str) -> int:
-    try:
-        user = int(text)
-    except ValueError:
-        raise CommandError(f"user {text!r} is not a whole number, and this store's user ids are int64") from None
-    if not -(1 << 63) <= user < 1 << 63:
-        raise CommandError(f"user {user} does not fit int64, which this store's user ids are")
-    return user
-
-
 def _read(store: Store, user: int, version: int | None, last: int, names: tuple[str, ...]) -> tuple[int, Histories]:
     """The user's head, and the newest events of the version."""
     with store.snapshot() as snapshot:
@@ -95,7 +85,7 @@ def _read(store: Store, user: int, version: int | None, last: int, names: tuple[
         if version is not None and version > head:
             raise PointerError(f"user {user} has {head} events; --version {version} is past them")
         pointers = Pointers([user], [head if version is None else version])
-        return head, snapshot.read(pointers, Projection([*CLOCKS, *names], max_len=last))
+        return head, snapshot.read(pointers, Projection([*CLOCKS, *names], max_len=last), on_trimmed="truncate")
 
 
 def _events(histories: Histories, names: tuple[str, ...], version: int, unit: str) -> list[dict[str, Any]]:

@@ -1,0 +1,65 @@
+"""Inner loops over bases: where histories begin that ``trim`` has cut.
+
+What a base is stands in :mod:`uihkv.bases`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def find_bases(row: Any, first_chunk: Any, start: Any, first_tail: Any, base: Any) -> None:
+    """First version that each row still has; 0 for row -1.
+
+    Args:
+        row: int64[n], the user's row among the users.
+        first_chunk: int64[users + 1], each user's chunks among the entries.
+        start: int64[entries]; the entries from ``first_tail`` are the users' tails, those of the rows opened.
+        base: int64[n], the output.
+
+    """
+    for i in range(len(row)):
+        base[i] = 0
+        if row[i] >= 0:
+            chunk = first_chunk[row[i]]
+            base[i] = start[chunk] if chunk < first_chunk[row[i] + 1] else start[first_tail + row[i]]
+
+
+@njit(nogil=True, cache=True)
+def cut_to_bases(
+    row: Any, low: Any, high: Any, first_chunk: Any, start: Any, first_tail: Any, offsets: Any
+) -> Any:  # fmt: skip
+    """Leave of each window what is kept; windows that end at the base or below become empty at 0.
+
+    Args:
+        row, first_chunk, start, first_tail: as in :func:`find_bases`.
+        low, high: int64[n], the windows ``[low, high)``, changed in place.
+        offsets: int64[n + 1], running number of events, made anew.
+
+    Returns:
+        the first window of which events are gone, the first of which all are; -1: none.
+
+    """
+    cut = -1
+    gone = -1
+    total = 0
+    for i in range(len(row)):
+        if low[i] < high[i]:
+            chunk = first_chunk[row[i]]
+            base = start[chunk] if chunk < first_chunk[row[i] + 1] else start[first_tail + row[i]]
+            if low[i] < base:
+                if cut < 0:
+                    cut = i
+                low[i] = base
+                if high[i] <= base:
+                    if gone < 0:
+                        gone = i
+                    low[i] = 0
+                    high[i] = 0
+        offsets[i] = total
+        total += high[i] - low[i]
+    offsets[len(row)] = total
+    return cut, gone
