@@ -136,6 +136,7 @@ class Store:
         self._threads = threads
         self._durability: Durability = durability
         self._unsynced: set[int] = set()
+        self._building = False
         self._reading_threads: Threads | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -174,23 +175,62 @@ class Store:
             SchemaError: for arguments that cannot be.
 
         """
-        if not isinstance(schema, Schema):
-            raise SchemaError(f"{type(schema).__name__} given as schema; a uihkv.Schema is expected")
-        _check_whole("shards", shards, 1, MAX_SHARDS)
-        _check_whole("chunk_events", chunk_events, 1, MAX_CHUNK_EVENTS)
-        if compression not in COMPRESSIONS:
-            raise SchemaError(f"compression is {compression!r}; one of {', '.join(COMPRESSIONS)} is expected")
         _check_durability(durability)
-        target = _as_path(path)
-        if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
-            what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
-            raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
-        manifest = Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
+        target, manifest = _plan_store(path, schema, shards, chunk_events, compression)
         with _new_parents(target), _placed_whole(target) as aside:
             _create_shards(aside, shards)
             write_manifest(aside, manifest)
         sync_directory(target.parent)
         return cls(target, manifest, False, durability=durability)
+
+    @classmethod
+    @contextmanager
+    def build(
+        cls,
+        path: str | os.PathLike[str],
+        schema: Schema,
+        shards: int = 16,
+        *,
+        chunk_events: int = 1024,
+        compression: str = "lz4",
+    ) -> Iterator[Store]:
+        """A new store, filled aside at full speed and put under its path when the block ends without an error.
+
+        Inside the block it is a store like any other, only that appends do not wait for the disk. At the block's end
+        it is closed, all of it is flushed, and one rename publishes it: at no moment, whatever fails, does
+        the path hold a part of it. What is lost until then, at an error or a crash of the process, of the operating
+        system or of the power, is all that was appended; what a killed process leaves in a hidden directory
+        beside the path, the next build of the same path removes (:mod:`uihkv.aside`).
+
+        Whole histories are best appended at once: each append rewrites the tails of its users.
+        :func:`uihkv.ingest.ingest` groups files by user itself when it fills such a store.
+
+        Args:
+            path: where nothing is yet, or an empty directory.
+            schema: the columns of its events.
+            shards: as in :meth:`create`, like the rest.
+            chunk_events: events at which a tail is sealed.
+            compression: ``"lz4"``, or ``"none"``.
+
+        Raises:
+            StoreExistsError: when something is there, at the beginning or the end.
+            SchemaError: for arguments that cannot be.
+
+        """
+        from uihkv.aside import built_aside
+
+        target, manifest = _plan_store(path, schema, shards, chunk_events, compression)
+        with _new_parents(target), built_aside(target) as aside:
+            _create_shards(aside, shards, flush=False)
+            write_manifest(aside, manifest)
+            with cls._open_built(aside, manifest) as store:
+                yield store
+
+    @classmethod
+    def _open_built(cls, path: Path, manifest: Manifest) -> Self:
+        store = cls(path, manifest, False)
+        store._building = True
+        return store
 
     @classmethod
     def open(
@@ -272,6 +312,8 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._building:
+            return _reopen_built, (str(self._path),)
         return _reopen, (str(self._path), self._readonly, self._threads, self._durability)
 
     def __repr__(self) -> str:
@@ -305,6 +347,11 @@ class Store:
     def durability(self) -> Durability:
         """What this handle promises of its appends."""
         return self._durability
+
+    @property
+    def building(self) -> bool:
+        """Whether this is a store inside its :meth:`build`, which nobody else sees yet."""
+        return self._building
 
     @property
     def fingerprint(self) -> str:
@@ -445,6 +492,8 @@ class Store:
 
     def _settle(self, numbers: Iterable[int]) -> None:
         """Make commits to these shards as durable as the handle promises; every commit is followed by this."""
+        if self._building:
+            return  # all of it is flushed before it is published
         if self._durability == "sync":
             for number in numbers:
                 self._shard(number).sync()
@@ -697,7 +746,7 @@ class Store:
                 self._snapshots = weakref.WeakSet()
             shard = self._open_shards.get(number)
             if shard is None:
-                shard = Shard(_shard_path(self._path, number), number)
+                shard = Shard(_shard_path(self._path, number), number, flush=not self._building)
                 self._open_shards[number] = shard
             return shard
 
@@ -740,6 +789,27 @@ class Store:
 
 def _reopen(path: str, readonly: bool, threads: int, durability: Durability) -> Store:
     return Store.open(path, readonly, threads=threads, durability=durability)
+
+
+def _reopen_built(path: str) -> Store:
+    return Store._open_built(Path(path), read_manifest(Path(path)))
+
+
+def _plan_store(
+    path: str | os.PathLike[str], schema: Schema, shards: int, chunk_events: int, compression: str
+) -> tuple[Path, Manifest]:
+    """Where a new store goes and what it is, once both are seen to be possible."""
+    if not isinstance(schema, Schema):
+        raise SchemaError(f"{type(schema).__name__} given as schema; a uihkv.Schema is expected")
+    _check_whole("shards", shards, 1, MAX_SHARDS)
+    _check_whole("chunk_events", chunk_events, 1, MAX_CHUNK_EVENTS)
+    if compression not in COMPRESSIONS:
+        raise SchemaError(f"compression is {compression!r}; one of {', '.join(COMPRESSIONS)} is expected")
+    target = _as_path(path)
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
+        raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
+    return target, Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
 
 
 def _as_path(path: Any) -> Path:
@@ -789,16 +859,17 @@ def _placed_whole(target: Path) -> Iterator[Path]:
         raise
 
 
-def _create_shards(store: Path, shards: int) -> None:
+def _create_shards(store: Path, shards: int, *, flush: bool = True) -> None:
     from uihkv.shard import Shard
 
     with ExitStack() as stack:
         for number in range(shards):
             path = _shard_path(store, number)
             path.mkdir(parents=True)
-            shard = Shard(path, number, create=True)
+            shard = Shard(path, number, create=True, flush=flush)
             stack.callback(shard.close)
-            shard.sync()
+            if flush:
+                shard.sync()
     for number in range(shards):
         sync_directory(_shard_path(store, number))
     sync_directory(store / "shards")
