@@ -225,12 +225,18 @@ def assemble_batch(examples: Mapping[str, Array], pointers: Pointers, histories:
         inner = {name: history.element_offsets(name) for name in history}
         tenants[tenant] = TenantHistory(
             torch.from_numpy(history.offsets),
-            {name: torch.from_numpy(history.values(name)) for name in history},
+            {name: _values(history, name) for name in history},
             {name: torch.from_numpy(offsets) for name, offsets in inner.items() if offsets is not None},
             int(lengths.min()) if len(lengths) else 0,
             int(lengths.max(initial=0)),
         )
     return Batch({name: torch.from_numpy(array) for name, array in examples.items()}, pointers, tenants)
+
+
+def _values(history: Histories, name: str) -> Tensor:
+    """A column as a tensor, without a copy; numpy has no bfloat16, and gives its bits."""
+    values = torch.from_numpy(history.values(name))
+    return values.view(torch.bfloat16) if history.dtype(name) == "bfloat16" else values
 
 
 def _form(tensor: Tensor) -> _Form:

@@ -28,9 +28,10 @@ class Jagged:
     others use ``.long()`` or ``.view(torch.int64)``.
 
     Args:
-        values: ``[N, *shape]`` in the column's dtype; of a ragged column the elements of all lists.
+        values: ``[N, *shape]`` in the column's dtype; of a ragged column the elements of all lists, of a ``bytes`` or
+            ``string`` column the uint8 of all values.
         offsets: int64[B+1]; row ``b`` holds the events ``[offsets[b], offsets[b+1])``.
-        element_offsets: of a ragged column, int64[N+1]: event ``n`` holds
+        element_offsets: of a ragged, ``bytes`` or ``string`` column, int64[N+1]: event ``n`` holds
             ``values[element_offsets[n]:element_offsets[n+1]]``; else None.
         min_length: events of the shortest row; -1: taken from the offsets, which waits for the device.
         max_length: events of the longest row; likewise.

@@ -67,7 +67,9 @@ class Model:
 
     def _default(self, name: str) -> Any:
         column = self.schema[name]
-        return [] if column.ragged else np.full(column.shape, column.default, column.numpy_dtype)
+        if column.coded:
+            return column.default
+        return [] if column.ragged else np.full(column.shape, column.default_element)
 
     def history(self, user: int) -> list[Event]:
         return self.histories.get(user, [])
@@ -165,7 +167,14 @@ def check_histories(found: Histories, schema: Schema, asked: Projection, expecte
     events = [event for row in expected for event in row]
     for name in names:
         values = [event.get(name) for event in events]
-        if name in schema and schema[name].ragged:
+        if name in schema and schema[name].coded:
+            stored = [value.encode() if isinstance(value, str) else value for value in values]
+            inner = found.element_offsets(name)
+            assert inner is not None
+            assert inner.tolist() == np.concatenate([[0], np.cumsum([len(value) for value in stored])]).tolist()
+            assert found.values(name).tobytes() == b"".join(stored)
+            assert found.strings(name).to_pylist() == values
+        elif name in schema and schema[name].ragged:
             inner = found.element_offsets(name)
             assert inner is not None
             assert inner.tolist() == np.concatenate([[0], np.cumsum([len(part) for part in values])]).tolist()

@@ -41,8 +41,12 @@ Descriptor, 24 bytes:
 Zone, 24 bytes: least and greatest value (int64, or the bits of a float64 for float columns, uint64 as its bits), and
 a set of 64 bits: bit ``i`` says that ``least + i`` occurs, all ones where more than 64 values are between.
 
-Blocks stand in this order: ``ts``, ``visible_at``, then the schema's columns; a ragged column has two, the lengths
-of its lists and their elements. Elements decode as follows, in 64-bit arithmetic that wraps:
+Blocks stand in this order: ``ts``, ``visible_at``, then the schema's columns. A ragged column has two blocks: the
+lengths of its lists and their elements. A ``bytes`` or ``string`` column has three: the code of each event's value,
+the lengths of the chunk's distinct values and their bytes; codes number the values in the order in which they first
+occur, so that the increments of a column without repeats are all 1.
+
+Elements decode as follows, in 64-bit arithmetic that wraps:
 
 =========== ==================================================================================================
 constant    every element is ``base`` (for floats, its bits)
@@ -109,9 +113,9 @@ class BlockLayout:
 
     Attributes:
         names: the column of each block.
-        width: int64[blocks], bytes of an element in the schema's type (lengths of lists: 4).
+        width: int64[blocks], bytes of an element in the schema's type (lengths of lists and codes: 4).
         kind: int64[blocks], ``UNSIGNED``, ``SIGNED`` or ``FLOAT``.
-        elements: int64[blocks], elements an event has; 0 for the elements of ragged columns.
+        elements: int64[blocks], elements an event has; 0 for those of lists and of distinct values.
         plain_offset: int64[blocks], bytes an event has in the blocks before.
         event_bytes: bytes an event has in memory; for ragged schemas, without its lists.
         first_block: the block where each column begins, by the column's id (``Schema.identities``).
@@ -133,7 +137,7 @@ class BlockLayout:
 
     @property
     def ragged(self) -> bool:
-        """Whether any column is ragged."""
+        """Whether any column is varying."""
         return bool((self.elements == 0).any())
 
     @classmethod
@@ -141,8 +145,10 @@ class BlockLayout:
         """The layout that a schema gives rise to."""
         rows: list[tuple[str, int, int, int]] = [(TS, 8, SIGNED, 1), (VISIBLE_AT, 8, SIGNED, 1)]
         for column in schema.columns:
-            if column.ragged:
-                rows.append((column.name, 4, UNSIGNED, 1))
+            if column.varying:
+                rows.append((column.name, 4, UNSIGNED, 1))  # lengths of lists, or codes
+            if column.coded:
+                rows.append((column.name, 4, UNSIGNED, 0))  # lengths of distinct values
             rows.append((column.name, column.numpy_dtype.itemsize, kind_of(column), column.elements))
         names = tuple(row[0] for row in rows)
         table = np.array([row[1:] for row in rows], np.int64)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv.chunk import MAX_CHUNK_RAW_BYTES, BlockLayout
+from uihkv.distinct import number_values
 from uihkv.errors import CorruptChunkError, FormatError
 from uihkv.events import Events
 from uihkv.kernels import decode as _decode
@@ -36,6 +37,9 @@ VERIFY_CODES: dict[str, int] = {
     "always": _decode.VERIFY_ALWAYS,
 }
 
+
+_LENGTH_BYTES = 4
+"""Of a distinct value, in the block of their lengths."""
 
 _MIN_THREAD_EVENTS = 1 << 14
 """Fewer events are decoded before another thread has woken up."""
@@ -88,6 +92,13 @@ class Layouts:
     def is_ragged(self, name: str) -> bool:
         """Whether the schema in force has lists in a column."""
         return name in self.schema and self.schema[name].ragged
+
+    def further_blocks(self, name: str) -> int:
+        """Blocks that a column has beside its first: of a ragged one 1, of a coded one 2."""
+        if name not in self.schema:
+            return 0
+        column = self.schema[name]
+        return 2 if column.coded else int(column.ragged)
 
     def first_blocks(self, names: Sequence[str]) -> Int64s:
         """Block where each column begins in each version, -1 where it lacks: int64[versions, names].
@@ -263,12 +274,11 @@ def column_type(schema: Schema, name: str) -> tuple[np.dtype[Any], tuple[int, ..
 
 def default_bits(schema: Schema, name: str) -> int:
     """The low bytes with which a column is filled where a chunk lacks it."""
-    if name in (TS, VISIBLE_AT) or schema[name].ragged:
+    if name in (TS, VISIBLE_AT):
         return 0
     column = schema[name]
     value = np.zeros(8, np.uint8)
-    given = np.array([0 if column.default is None else column.default], column.numpy_dtype)
-    value[: column.numpy_dtype.itemsize] = given.view(np.uint8)
+    value[: column.numpy_dtype.itemsize] = np.array([column.default_element], column.numpy_dtype).view(np.uint8)
     return int(value.view(np.int64)[0])
 
 
@@ -339,7 +349,9 @@ def measure_slices(entries: Entries, layouts: Layouts, slices: Slices, names: Se
     """Chunks that slices, sorted by entry, touch, and the stored bytes of these columns' blocks in them."""
     first = layouts.first_blocks(names)
     blocks = [first]
-    blocks += [first[:, place : place + 1] + 1 for place, name in enumerate(names) if layouts.is_ragged(name)]
+    for place, name in enumerate(names):
+        one = first[:, place : place + 1]
+        blocks += [np.where(one < 0, one, one + 1 + more) for more in range(layouts.further_blocks(name))]
     chunks, size = _decode.measure_blocks(
         entries.address, slices.entry, layouts.width, layouts.elements, layouts.plain_offset,
         np.ascontiguousarray(np.concatenate(blocks, axis=1)),
@@ -441,12 +453,13 @@ def encode(
     """
     version = len(layouts.schemas) - 1
     layout = layouts.layouts[version]
-    data, lists, sources = _blocks_of(layout, events)
     event_bytes = np.empty(0, np.int64)
     if layout.ragged:
         event_bytes = np.full(len(events), layout.event_bytes, np.int64)
         for name, offsets in events.lists.items():
             event_bytes += np.diff(offsets) * events.columns[name].dtype.itemsize
+            if layouts.schema[name].coded:
+                event_bytes += _LENGTH_BYTES
     groups = len(group_row)
     room = groups + len(events)
     segment = np.empty((3, room), np.int64)
@@ -456,6 +469,7 @@ def encode(
     )  # fmt: skip
     group, row, count = (np.ascontiguousarray(part[:n]) for part in segment)
     start = group_start[group] + row - group_row[group]
+    data, lists, sources = _blocks_of(layouts.schema, layout, events, row, count)
     size = event_bytes.sum() if layout.ragged else layout.event_bytes * len(events)
     out = np.empty(int(size) + n * (64 + 64 * layout.blocks), np.uint8)
     largest = _largest_block(layout, events, row, count)
@@ -470,27 +484,40 @@ def encode(
     return EncodedChunks(out[:written], end, group, start, count)
 
 
-def _blocks_of(layout: BlockLayout, events: Events) -> tuple[Int64s, Int64s, list[Array]]:
-    """Addresses of each block's elements and lists, and the arrays that own them."""
-    data = np.zeros(layout.blocks, np.int64)
-    lists = np.zeros(layout.blocks, np.int64)
+def _blocks_of(
+    schema: Schema, layout: BlockLayout, events: Events, row: Int64s, count: Int64s
+) -> tuple[Int64s, Int64s, list[Array]]:
+    """Addresses of each block's elements and lists, and the arrays that own them.
+
+    Args:
+        schema, layout: what is written.
+        events: the rows.
+        row, count: int64[chunks], the rows of each chunk, whose distinct values are numbered on their own.
+
+    """
     sources: list[Array] = []
-    for block, name in enumerate(layout.names):
-        if name == TS:
-            array: Array = events.ts
-        elif name == VISIBLE_AT:
-            array = events.visible_at
-        elif layout.elements[block] == 0:
-            array = events.columns[name]
-            lists[block] = events.lists[name].ctypes.data
-        elif name in events.lists:
-            array = np.diff(events.lists[name]).astype(np.uint32)
+
+    def keep(array: Array) -> int:
+        sources.append(np.ascontiguousarray(array))
+        return int(sources[-1].ctypes.data)
+
+    data: list[int] = [keep(events.ts), keep(events.visible_at)]
+    lists: list[int] = [0, 0]
+    for column in schema.columns:
+        values = events.columns[column.name]
+        if column.coded:
+            coded = number_values(values, events.lists[column.name], row, count)
+            data += [keep(coded.code), keep(coded.length), keep(coded.values)]
+            lists += [0, keep(coded.value_before), keep(coded.byte_before)]
+        elif column.ragged:
+            offsets = events.lists[column.name]
+            data += [keep(np.diff(offsets).astype(np.uint32)), keep(values)]
+            lists += [0, keep(offsets)]
         else:
-            array = events.columns[name]
-        array = np.ascontiguousarray(array)
-        sources.append(array)
-        data[block] = array.ctypes.data
-    return data, lists, sources
+            data.append(keep(values))
+            lists.append(0)
+    assert len(data) == layout.blocks  # BlockLayout.of and this loop stand in one order
+    return np.array(data, np.int64), np.array(lists, np.int64), sources
 
 
 def _largest_block(layout: BlockLayout, events: Events, row: Int64s, count: Int64s) -> int:

@@ -2,7 +2,8 @@
 
 A condition is a set of accepted values or an inclusive range. It answers two questions: *may* a chunk with these zones
 hold an accepted event (so that others are skipped unread), and *which* of these values are accepted. What walks the
-history with the answers is :mod:`uihkv.selection`'s.
+history with the answers is :mod:`uihkv.selection`'s. Columns of ``bytes`` and ``string`` take sets of values and no
+ranges; they have no zones, nor has ``bfloat16``.
 
 Invariant: a chunk that holds an accepted event is never skipped. NaN is accepted by no condition.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uihkv.dtypes import BFLOAT16, CODED, NUMBERS, STRING, bfloat16_to_float32, default_bytes, element_type
 from uihkv.errors import SchemaError
 from uihkv.schema import TS, VISIBLE_AT, Schema
 
@@ -72,12 +74,20 @@ def parse_where(where: Mapping[str, Any] | None) -> tuple[Condition, ...]:
         elif isinstance(wanted, Set):
             if not wanted:
                 raise SchemaError(f"where[{column!r}] is empty; no event can meet it, leave the column out")
-            conditions.append(Condition(column, tuple(sorted(_number(column, value) for value in wanted))))
+            conditions.append(Condition(column, _accepted(column, wanted)))
         else:
             raise SchemaError(
                 f"where[{column!r}] is {wanted!r}; a set of accepted values or a pair (low, high) is expected"
             )
     return tuple(conditions)
+
+
+def _accepted(column: str, wanted: Set[Any]) -> tuple[Any, ...]:
+    """Accepted values, ascending: numbers, or str, or bytes."""
+    for kind in (str, bytes):
+        if all(isinstance(value, kind) for value in wanted):
+            return tuple(sorted(kind(value) for value in wanted))
+    return tuple(sorted(_number(column, value) for value in wanted))
 
 
 def _number(column: str, value: Any) -> bool | int | float:
@@ -97,13 +107,25 @@ class Test:
     Raises:
         SchemaError: for a column that is not there, or that holds lists or arrays, or values of another kind.
 
+    Attributes:
+        column: its name.
+        dtype: in which type its values are compared.
+        texts: accepted values of a ``bytes`` or ``string`` column; None: of other columns.
+        zoned: whether the zones of chunks say something about it.
+
     """
 
-    __slots__ = ("_high", "_low", "_values", "column", "dtype")
+    __slots__ = ("_halved", "_high", "_low", "_values", "column", "dtype", "texts", "zoned")
 
     def __init__(self, condition: Condition, schema: Schema) -> None:
         self.column = condition.column
-        self.dtype = _filterable_type(condition.column, schema)
+        found = _filterable_type(condition.column, schema)
+        self._halved = found == BFLOAT16
+        self.texts = _texts(condition, found) if found in CODED else None
+        self.zoned = found in NUMBERS
+        self.dtype = np.dtype(np.float32) if self._halved else element_type(found)
+        if self.texts is not None:
+            return
         self._values: Array | None = None
         self._low = self._high = None
         if condition.accepted is not None:
@@ -124,7 +146,7 @@ class Test:
         if kind == "f" and not isinstance(value, bool):
             return float(value)
         if kind in "iu" and isinstance(value, int) and not isinstance(value, bool):
-            info = np.iinfo(self.dtype)
+            info: np.iinfo[Any] = np.iinfo(self.dtype)
             if info.min <= value <= info.max:
                 return value
             raise SchemaError(
@@ -133,8 +155,18 @@ class Test:
             )
         raise SchemaError(f"where[{self.column!r}] holds {value!r}; the column is {self.dtype}")
 
-    def accepts(self, values: Array) -> Bools:
-        """Which of these values of the column are accepted: bool[n]."""
+    def accepts(self, values: Array, offsets: NDArray[np.int64] | None = None) -> Bools:
+        """Which of these values of the column, in its type in memory, are accepted: bool[n].
+
+        Args:
+            values: of a ``bytes`` or ``string`` column the bytes of all.
+            offsets: of such a column, int64[n+1], where each value begins.
+
+        """
+        if self.texts is not None and offsets is not None:
+            return _among(self.texts, values, offsets)
+        if self._halved:
+            values = bfloat16_to_float32(values)
         if self.dtype.kind == "b":
             values = values.view(np.uint8)
         if self._values is not None:
@@ -182,17 +214,36 @@ class Test:
         return np.where(told, found, may)
 
 
-def _filterable_type(column: str, schema: Schema) -> np.dtype[Any]:
+def _among(texts: tuple[bytes, ...], values: Array, offsets: NDArray[np.int64]) -> Bools:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets)), pa.py_buffer(np.ascontiguousarray(values))]
+    found = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+    met: Bools = pc.is_in(found, value_set=pa.array(texts, pa.large_binary())).to_numpy(zero_copy_only=False)
+    return met
+
+
+def _texts(condition: Condition, dtype: str) -> tuple[bytes, ...]:
+    """Accepted values of a coded column, as its bytes."""
+    kind = str if dtype == STRING else bytes
+    if condition.accepted is None or not all(isinstance(value, kind) for value in condition.accepted):
+        found = (condition.low, condition.high) if condition.accepted is None else set(condition.accepted)
+        raise SchemaError(
+            f"where[{condition.column!r}] is {found!r}; the column is {dtype}, and a set of {kind.__name__} is expected"
+        )
+    try:
+        return tuple(default_bytes(value) for value in condition.accepted)
+    except UnicodeEncodeError as error:
+        raise SchemaError(f"where[{condition.column!r}] holds a str that has no UTF-8 form ({error.reason})") from None
+
+
+def _filterable_type(column: str, schema: Schema) -> str:
     if column in (TS, VISIBLE_AT):
-        return np.dtype(np.int64)
+        return "int64"
     if column not in schema:
         raise SchemaError(f"where asks for column {column!r}; the store has {', '.join(schema.readable)}")
     found = schema[column]
-    if found.ragged or found.shape or found.dtype not in _COMPARABLE:
+    if found.ragged or found.shape:
         raise SchemaError(f"where asks for column {column!r}, which has no single number an event; filter by others")
-    return found.numpy_dtype
-
-
-_COMPARABLE = frozenset(
-    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
-)
+    return found.dtype

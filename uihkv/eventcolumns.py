@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from uihkv.dtypes import STRING
 from uihkv.errors import SchemaError
 from uihkv.events import Events
 from uihkv.histories import Histories
@@ -36,8 +37,8 @@ class EventColumns:
 
     Attributes:
         rows: n.
-        values: by name ``[n, *shape]``; of ragged columns the elements of all lists.
-        lists: int64[n+1] offsets of the lists of ragged columns, from 0, by name.
+        values: by name ``[n, *shape]``; of varying columns the elements of all events.
+        lists: int64[n+1], by name, where the elements of each event of a varying column begin; from 0.
 
     """
 
@@ -134,12 +135,12 @@ class EventColumns:
         differs[np.repeat(same, length[same])[odd]] = True
         return differs
 
-    def histories(self, offsets: Int64s) -> Histories:
-        """These events as the sequences of B pointers: ``offsets: int64[B+1]``."""
-        return Histories(offsets, self.values, self.lists)
+    def histories(self, offsets: Int64s, dtypes: Mapping[str, str]) -> Histories:
+        """These events as the sequences of B pointers: ``offsets: int64[B+1]``; ``dtypes``: of the columns."""
+        return Histories(offsets, self.values, self.lists, dtypes=dtypes)
 
     def to_arrow(self, schema: Schema, name: str) -> Any:
-        """A column as an Arrow array of n values, (nested) fixed-size lists or lists.
+        """A column as an Arrow array of n values, (nested) fixed-size lists, lists, strings or binaries.
 
         Raises:
             SchemaError: for lists of more elements than one Arrow array can index.
@@ -150,6 +151,9 @@ class EventColumns:
             return pa.array(values)
         column = schema[name]
         offsets = self.lists.get(name)
+        if column.coded and offsets is not None:
+            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(values))]
+            return pa.Array.from_buffers(arrow_type(schema, name), self.rows, buffers)
         if offsets is not None:
             if offsets[-1] > _MOST_ELEMENTS:
                 raise SchemaError(f"column {name!r}: {int(offsets[-1])} elements in one batch; write smaller batches")
@@ -165,6 +169,8 @@ def arrow_type(schema: Schema, name: str) -> Any:
     if name in (TS, VISIBLE_AT):
         return pa.int64()
     column = schema[name]
+    if column.coded:
+        return pa.large_string() if column.dtype == STRING else pa.large_binary()
     kind = pa.from_numpy_dtype(column.numpy_dtype)
     if column.ragged:
         return pa.list_(kind)

@@ -2,7 +2,9 @@
 
 Parsing is where bad input is refused, whole and before anything is written: what passes here is trusted by
 everything below. Integer columns take integers that fit, float columns take floats and integers that they can
-hold exactly, bool columns take bools; nothing is cast with loss.
+hold exactly, bool columns take bools; nothing is cast with loss. ``bfloat16`` columns take the uint16 of their bits,
+arrays of a type of that name, and floats that they can hold exactly. What ``bytes`` and ``string`` columns take stands
+in :mod:`uihkv.texts`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv.chunk import MAX_EVENT_RAW_BYTES
+from uihkv.distinct import as_bytes
+from uihkv.dtypes import BFLOAT16, bfloat16_to_float32, float32_to_bfloat16
 from uihkv.errors import SchemaError
 from uihkv.schema import TS, USER_ID, VISIBLE_AT, Column, Schema
+from uihkv.texts import parse_texts
 
 Int64s = NDArray[np.int64]
 Array = NDArray[Any]
@@ -28,8 +33,9 @@ class Events:
 
     Attributes:
         user_id, ts, visible_at: int64[n]; ``visible_at`` may still be empty when it comes from the clock.
-        columns: ``[n, *shape]`` by name, C-contiguous; of ragged columns the elements of all lists.
-        lists: int64[n+1] offsets of the lists of ragged columns, from 0, by name.
+        columns: ``[n, *shape]`` by name, C-contiguous; of varying columns (ragged, ``bytes`` and ``string``) the
+            elements of all events.
+        lists: int64[n+1], by name, where the elements of each event of a varying column begin; from 0.
 
     """
 
@@ -85,7 +91,8 @@ def parse_events(schema: Schema, data: Any, visible_at: Any) -> Events:
         schema: what the store holds.
         data: columns by name: ``user_id``, ``ts`` and the schema's. Ragged columns are a list (or object array)
             of lists, an Arrow list column, or a pair ``(values, offsets)``; columns of fixed shape are
-            ``[n, *shape]`` or nested Arrow fixed-size lists.
+            ``[n, *shape]`` or nested Arrow fixed-size lists; ``bytes`` and ``string`` columns are a list or array
+            of str or bytes, an Arrow column, or a pair ``(values, offsets)`` of numpy arrays.
         visible_at: int64[n] in the time unit, ascending or not; None: the caller fills it in.
 
     Raises:
@@ -112,11 +119,13 @@ def parse_events(schema: Schema, data: Any, visible_at: Any) -> Events:
         if column.name not in given:
             if column.default is None:
                 raise SchemaError(f"column {column.name!r} is missing and has no default; give {column.dtype} values")
-            if column.ragged:
-                columns[column.name] = np.empty(0, column.numpy_dtype)
-                lists[column.name] = np.zeros(n + 1, np.int64)
+            if column.varying:
+                columns[column.name] = as_bytes(column.default_bytes * n).view(column.numpy_dtype)
+                lists[column.name] = len(column.default_bytes) * np.arange(n + 1)
             else:
-                columns[column.name] = np.full((n, *column.shape), column.default, column.numpy_dtype)
+                columns[column.name] = np.full((n, *column.shape), column.default_element, column.numpy_dtype)
+        elif column.coded:
+            columns[column.name], lists[column.name] = parse_texts(column, given[column.name], n)
         elif column.ragged:
             values, offsets = _parse_ragged(column, given[column.name], n)
             columns[column.name], lists[column.name] = values, offsets
@@ -178,7 +187,7 @@ def _parse_fixed(column: Column, name: str, values: Any, n: int | None) -> Array
             f"column {name!r} has shape {array.shape}, {expected} is expected; all columns of a batch "
             "have one row an event"
         )
-    return cast_exactly(array, column.numpy_dtype, name)
+    return _cast_column(column, array, name)
 
 
 def _arrow_to_numpy(column: Column, name: str, values: Any) -> Array:
@@ -236,7 +245,7 @@ def _parse_ragged(column: Column, values: Any, n: int) -> tuple[Array, Int64s]:
         raise SchemaError(f"column {name!r} has {len(offsets) - 1} lists, {n} are expected")
     if flat.ndim != 1:
         raise SchemaError(f"column {name!r}: lists of shape {flat.shape[1:]} elements; lists are flat")
-    elements = cast_exactly(flat, column.numpy_dtype, name)
+    elements = _cast_column(column, flat, name)
     longest = int(np.diff(offsets).max(initial=0)) * column.numpy_dtype.itemsize
     if longest > MAX_EVENT_RAW_BYTES:
         raise SchemaError(f"column {name!r}: a list of {longest} bytes; an event holds at most {MAX_EVENT_RAW_BYTES}")
@@ -258,6 +267,42 @@ def _concatenate_lists(column: Column, values: Iterable[Any]) -> tuple[Int64s, A
     if len({part.dtype.kind == "b" for part in filled}) > 1:
         raise SchemaError(f"column {column.name!r}: some lists are of bools and some are not")
     return offsets, np.concatenate(filled) if filled else np.empty(0, column.numpy_dtype)
+
+
+def _cast_column(column: Column, values: Array, name: str) -> Array:
+    """Values in the column's type in memory."""
+    return (
+        cast_to_bfloat16(values, name) if column.dtype == BFLOAT16 else cast_exactly(values, column.numpy_dtype, name)
+    )
+
+
+def cast_to_bfloat16(values: Array, name: str) -> NDArray[np.uint16]:
+    """Bit patterns of bfloat16, C-contiguous, of bit patterns, of an array of that type, or of exact floats.
+
+    Raises:
+        SchemaError: for another type, or a number that would change.
+
+    """
+    if values.dtype.name == BFLOAT16:
+        return np.ascontiguousarray(values).view(np.uint16)
+    if values.dtype == np.uint16:
+        return np.ascontiguousarray(values)
+    if values.dtype.kind != "f" and values.size:
+        raise SchemaError(
+            f"column {name!r}: {values.dtype} given; a bfloat16 column takes floats that it can hold exactly, or "
+            "uint16, which are taken as bit patterns"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow: NDArray[np.float32] = np.ascontiguousarray(values, dtype=np.float32)
+        bits = float32_to_bfloat16(narrow)
+        exact = (bfloat16_to_float32(bits) == values) | np.isnan(narrow)
+    if not exact.all():
+        row = int(np.argmin(exact.reshape(len(exact), -1).all(axis=1)))
+        raise SchemaError(
+            f"column {name!r}: row {row} is {values[row]!r}, which bfloat16 cannot hold exactly; round it yourself "
+            "first, and give the bit patterns as uint16"
+        )
+    return bits
 
 
 def cast_exactly(values: Array, dtype: np.dtype[Any], name: str) -> Array:

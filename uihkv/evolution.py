@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from uihkv.dtypes import BFLOAT16, CODED
 from uihkv.errors import SchemaError
 from uihkv.schema import Column, Schema
 
@@ -88,9 +89,8 @@ def with_wider_column(history: Sequence[Schema], name: str, dtype: str) -> Schem
 def _holds_all(wider: Column, column: Column) -> bool:
     """Whether the decoder can give every value of one type, exactly, in another."""
     old, new = column.numpy_dtype, wider.numpy_dtype
-    numbers = {"bool", "bfloat16", "bytes", "string"}.isdisjoint((column.dtype, wider.dtype))
     return (
-        numbers
+        {"bool", BFLOAT16, *CODED}.isdisjoint((column.dtype, wider.dtype))
         and new.itemsize > old.itemsize
         and bool(np.can_cast(old, new))
         and (old.kind == "f") == (new.kind == "f")

@@ -10,12 +10,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uihkv.dtypes import BFLOAT16, CODED, STRING, bfloat16_to_float32, float32_to_bfloat16
 from uihkv.errors import SchemaError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Values = NDArray[Any]
 Int64s = NDArray[np.int64]
@@ -51,11 +55,13 @@ class Histories:
 
     ``histories["item_id"]`` gives ``(values, offsets)`` with ``values: [N, *shape]``. A ragged column gives
     ``(values, offsets, element_offsets)``: ``values`` are the elements of all lists, and event ``n`` holds
-    ``values[element_offsets[n]:element_offsets[n+1]]`` (``element_offsets: int64[N+1]``).
+    ``values[element_offsets[n]:element_offsets[n+1]]`` (``element_offsets: int64[N+1]``). So does a ``bytes`` or
+    ``string`` column, with uint8 values; :meth:`strings` gives it as an Arrow array. A ``bfloat16`` column is the
+    uint16 of its bits: ``torch.from_numpy(values).view(torch.bfloat16)``.
 
     """
 
-    __slots__ = ("_columns", "_cost", "_element_offsets", "_slab", "offsets")
+    __slots__ = ("_columns", "_cost", "_dtypes", "_element_offsets", "_slab", "offsets")
 
     offsets: Int64s
 
@@ -66,12 +72,14 @@ class Histories:
         element_offsets: Mapping[str, Int64s] | None = None,
         slab: NDArray[np.uint8] | None = None,
         cost: ReadCost | None = None,
+        dtypes: Mapping[str, str] | None = None,
     ) -> None:
         self.offsets = offsets
         self._columns = dict(columns)
         self._element_offsets = dict(element_offsets or {})
         self._slab = slab
         self._cost = cost
+        self._dtypes = dict(dtypes or {})
 
     def take_slab(self) -> NDArray[np.uint8] | None:
         """The memory that the columns lie in, for the next read to use; these histories are then empty of columns."""
@@ -139,13 +147,39 @@ class Histories:
         self.values(name)
         return self._element_offsets.get(name)
 
+    def dtype(self, name: str) -> str:
+        """The column's type in the schema, such as ``"bfloat16"``, whose values are uint16 here, or ``"string"``.
+
+        Raises:
+            SchemaError: for a column that was not read.
+
+        """
+        return self._dtypes.get(name, self.values(name).dtype.name)
+
+    def strings(self, name: str) -> pa.LargeStringArray | pa.LargeBinaryArray:
+        """A ``string`` or ``bytes`` column as an Arrow array of its N values, which shares their memory.
+
+        Raises:
+            SchemaError: for a column that was not read, or one of another type.
+
+        """
+        import pyarrow as pa
+
+        dtype = self.dtype(name)
+        if dtype not in CODED:
+            raise SchemaError(f"column {name!r} is {dtype}; strings() is for columns of type {' and '.join(CODED)}")
+        offsets = self._element_offsets[name]
+        kind = pa.large_string() if dtype == STRING else pa.large_binary()
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.values(name))]
+        return pa.Array.from_buffers(kind, len(offsets) - 1, buffers)
+
     def padded(self, name: str, length: int, value: Any = 0, side: Literal["left", "right"] = "left") -> Values:
         """Rectangle of the newest ``length`` events of each row.
 
         Args:
             name: a column that is not ragged.
             length: events a row, 1 or more.
-            value: what fills rows that are shorter: a number that the column's type holds.
+            value: what fills rows that are shorter: a number that the column's type holds; of ``bfloat16`` a float.
             side: where the filling stands.
 
         Returns:
@@ -162,7 +196,7 @@ class Histories:
             raise SchemaError(f"length is {length!r}; a whole number of 1 or more is expected")
         if side not in ("left", "right"):
             raise SchemaError(f"side is {side!r}; 'left' or 'right' is expected")
-        fill = _fill_value(values.dtype, value)
+        fill = _fill_value(values.dtype, value) if self.dtype(name) != BFLOAT16 else _bfloat16_value(value)
         kept = np.minimum(self.lengths, length)
         rows = np.repeat(np.arange(len(self)), kept)
         within = np.arange(int(kept.sum())) - np.repeat(np.cumsum(kept) - kept, kept)
@@ -197,3 +231,12 @@ def _fill_value(dtype: np.dtype[Any], value: Any) -> Values:
     if not fits:
         raise SchemaError(f"value is {value!r}, which {dtype} cannot hold; give one that it can")
     return given.astype(dtype)
+
+
+def _bfloat16_value(value: Any) -> Values:
+    """One filling value in the bits of bfloat16."""
+    number = _fill_value(np.dtype(np.float32), value)
+    bits = float32_to_bfloat16(number.reshape(1))
+    if not np.isnan(number) and bfloat16_to_float32(bits)[0] != number:
+        raise SchemaError(f"value is {value!r}, which bfloat16 cannot hold; give one that it can")
+    return bits.reshape(())

@@ -22,11 +22,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from uihkv.dtypes import BFLOAT16
 from uihkv.errors import SchemaError
 from uihkv.events import parse_events
 from uihkv.parquet import ParquetSource, as_ticks, inspect_file, list_files, read_batches
 from uihkv.schema import TS, USER_ID, Column, Schema
 from uihkv.store import Store
+from uihkv.texts import is_text
 
 BATCH_ROWS = 1 << 18
 
@@ -281,9 +283,10 @@ def _check_type(source: ParquetSource, column: Column, given: str, *, clock: boo
         leaf, lists = leaf.value_type, lists + 1
     kind = column.numpy_dtype.kind
     fits = (
-        (kind == "b" and pa.types.is_boolean(leaf))
-        or (kind in "iuf" and pa.types.is_integer(leaf))
-        or (kind == "f" and pa.types.is_floating(leaf))
+        (column.coded and is_text(leaf))
+        or (kind == "b" and pa.types.is_boolean(leaf))
+        or (kind in "iuf" and not column.coded and pa.types.is_integer(leaf))
+        or ((kind == "f" or column.dtype == BFLOAT16) and pa.types.is_floating(leaf))
         or (clock and pa.types.is_timestamp(leaf))
     )
     if column.ragged:

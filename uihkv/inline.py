@@ -252,7 +252,7 @@ def read_joined(
     owner = np.repeat(np.arange(len(rest)), rest.lengths)
     accepted = np.ones(len(owner), np.bool_)
     for test in tests:
-        accepted &= test.accepts(rest.events.values[test.column])
+        accepted &= test.accepts(rest.events.values[test.column], rest.events.lists.get(test.column))
     if moment is not None and projection.max_age is not None:
         oldest = np.maximum(moment, np.iinfo(np.int64).min + projection.max_age) - projection.max_age
         accepted &= rest.events.values[TS] >= oldest[owner]
@@ -274,7 +274,7 @@ def read_joined(
     )
     if projection.sample is not None and projection.max_len is not None:
         rows, offsets = _draw(rows, offsets, rest.extend(held), projection, epoch)
-    return columns.take(rows).histories(offsets)
+    return columns.take(rows).histories(offsets, {name: stored.dtype(name) for name in stored})
 
 
 def split_inline(

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from uihkv.dtypes import BFLOAT16, CODED, DTYPES, default_bytes, element_type, float32_to_bfloat16, parse_default
 from uihkv.errors import FormatError, SchemaError
 
 TS = "ts"
@@ -27,12 +27,6 @@ RESERVED = frozenset({TS, VISIBLE_AT, USER_ID, "version", "last_ts"})
 
 TIME_UNITS: dict[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Ticks of each time unit in a second."""
-
-DTYPES = (
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "float16", "float32", "float64",
-)  # fmt: skip
-"""The types a column may have, by their numpy names."""
 
 CLOCK_IDS = {TS: -1, VISIBLE_AT: -2}
 """What stands for the built-in clocks among column ids."""
@@ -48,11 +42,14 @@ class Column:
 
     Args:
         name: an identifier that is not one of ``user_id``, ``ts``, ``visible_at``, ``version``, ``last_ts``.
-        dtype: a numpy type name: ``bool``, ``int8`` … ``uint64``, ``float16``, ``float32``, ``float64``.
+        dtype: a numpy type name: ``bool``, ``int8`` … ``uint64``, ``float16``, ``float32``, ``float64``; or
+            ``bfloat16``, which is read as the uint16 of its bits; or ``bytes`` or ``string``, which are read as a
+            ragged column of uint8 is.
         default: the value of events for which the column was not given; None: it must be given. Ragged
-            columns take an empty list, columns of a fixed shape one value for every element.
-        ragged: each event holds a list of any length.
-        shape: each event holds an array of this shape.
+            columns take an empty list, columns of a fixed shape one value for every element, ``bfloat16`` a float,
+            ``string`` a str and ``bytes`` bytes.
+        ragged: each event holds a list of any length; not for ``bytes`` and ``string``.
+        shape: each event holds an array of this shape; not for ``bytes`` and ``string``.
 
     Raises:
         SchemaError: for a name, type, shape or default that cannot be.
@@ -90,6 +87,11 @@ class Column:
             )
         if self.ragged and shape:
             raise SchemaError(f"column {self.name!r} is both ragged and of fixed shape; choose one")
+        if self.coded and (self.ragged or shape):
+            raise SchemaError(
+                f"column {self.name!r}: an event holds one value of {self.dtype}; lists and arrays of them are not "
+                "supported"
+            )
         object.__setattr__(self, "default", self._parse_default())
 
     def _parse_default(self) -> Any:
@@ -100,32 +102,43 @@ class Column:
                 return ()
             raise SchemaError(f"column {self.name!r}: a ragged column's default can only be an empty list")
         try:
-            given = np.asarray(self.default)
-        except ValueError:
-            raise SchemaError(f"column {self.name!r}: default {self.default!r} is not a single {self.dtype}") from None
-        kind, wanted = given.dtype.kind, self.numpy_dtype
-        fits = given.ndim == 0 and (
-            (wanted.kind == "b" and kind == "b")
-            or (wanted.kind in "iu" and kind in "iu" and wanted.type(0).dtype == wanted and _fits(given, wanted))
-            or (wanted.kind == "f" and kind in "iuf")
-        )
-        if not fits:
-            raise SchemaError(f"column {self.name!r}: default {self.default!r} is not a single {self.dtype}")
-        with np.errstate(over="ignore"):
-            value = wanted.type(self.default).item()
-        if wanted.kind == "f" and np.isfinite(given) and (np.isinf(value) or (kind in "iu" and value != self.default)):
-            raise SchemaError(f"column {self.name!r}: {self.dtype} cannot hold the default {self.default!r}")
-        return value
+            return parse_default(self.dtype, self.default)
+        except ValueError as error:
+            raise SchemaError(f"column {self.name!r}: default {error}") from None
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The numpy type of one element."""
-        return np.dtype(self.dtype)
+        """The numpy type of one element in memory: uint16 of ``bfloat16``, uint8 of ``bytes`` and ``string``."""
+        return element_type(self.dtype)
+
+    @property
+    def coded(self) -> bool:
+        """Whether it holds byte strings, which chunks hold as codes and distinct values."""
+        return self.dtype in CODED
+
+    @property
+    def varying(self) -> bool:
+        """Whether events hold different numbers of elements, so that offsets go with the values."""
+        return self.ragged or self.coded
 
     @property
     def elements(self) -> int:
-        """Elements an event holds; 0 for ragged columns, where it varies."""
-        return 0 if self.ragged else int(np.prod(self.shape, dtype=np.int64))
+        """Elements an event holds; 0 where it varies."""
+        return 0 if self.varying else int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def default_element(self) -> Any:
+        """The default as an element in memory, of columns that are not varying; 0 where there is no default."""
+        if self.default is None or self.varying:
+            return self.numpy_dtype.type(0)
+        if self.dtype == BFLOAT16:
+            return float32_to_bfloat16(np.array([self.default], np.float32))[0]
+        return self.numpy_dtype.type(self.default)
+
+    @property
+    def default_bytes(self) -> bytes:
+        """The default of a coded column; no bytes where there is none."""
+        return default_bytes(self.default) if self.coded else b""
 
     def describe(self) -> dict[str, Any]:
         """Plain values for the manifest; :meth:`Schema.from_description` reads them back."""
@@ -133,11 +146,6 @@ class Column:
             "name": self.name, "dtype": self.dtype, "default": self.default,
             "ragged": self.ragged, "shape": list(self.shape),
         }  # fmt: skip
-
-
-def _fits(values: NDArray[Any], dtype: np.dtype[Any]) -> bool:
-    info = np.iinfo(dtype)
-    return bool(int(values.min()) >= int(info.min) and int(values.max()) <= int(info.max))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +273,7 @@ class Schema:
             dwell   = { dtype = "float32", default = 0.0 }
             tags    = { dtype = "int32", ragged = true }
             vec     = { dtype = "float16", shape = [8] }
+            surface = { dtype = "string", default = "web" }
 
         Raises:
             SchemaError: when the file is missing, is not TOML or does not describe a schema.

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, load_words
+from uihkv.coded import match_coded
 from uihkv.conditions import Test
 from uihkv.directory import SnapshotDirectory
 from uihkv.kernels.select import (
@@ -176,6 +177,8 @@ def _admitted(
     if oldest_ts is not None:
         may &= load_words(entries, entry, _TS_GREATEST_OFFSET) >= oldest_ts[group]
     for test in tests:
+        if not test.zoned:
+            continue
         zone = np.zeros((3, len(entry)), np.int64)
         known = np.empty(len(entry), np.bool_)
         load_zones(entries.address, entry, layouts.first_blocks([test.column])[:, 0], zone, known)
@@ -193,7 +196,8 @@ def _accept(
     out = np.cumsum(size) - size
     n = int(size.sum())
     columns: dict[str, NDArray[Any]] = {}
-    for name in dict.fromkeys([*(test.column for test in tests), *([] if oldest_ts is None else [TS])]):
+    numbers = [test.column for test in tests if test.texts is None]
+    for name in dict.fromkeys([*numbers, *([] if oldest_ts is None else [TS])]):
         columns[name] = np.empty(n, column_type(layouts.schema, name)[0])
     slices = Slices(entry, np.zeros_like(entry), size, out).by_entry()
     decode_fixed(entries, layouts, slices, columns, verify)
@@ -202,7 +206,10 @@ def _accept(
     if oldest_ts is not None:
         accepted &= columns[TS] >= oldest_ts[of]
     for test in tests:
-        accepted &= test.accepts(columns[test.column])
+        if test.texts is None:
+            accepted &= test.accepts(columns[test.column])
+        else:
+            accepted &= match_coded(entries, layouts, slices, test.column, test.texts, n, verify)
     keep_newest(of, accepted, need)
     kept = np.flatnonzero(accepted)
     return of[kept], (np.repeat(start - out, size) + np.arange(n))[kept]

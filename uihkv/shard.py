@@ -29,6 +29,7 @@ from uihkv.codec import (
     decode_list_lengths,
     encode,
 )
+from uihkv.coded import read_coded
 from uihkv.environment import close_environment, open_environment
 from uihkv.errors import FormatError, StoreFullError
 from uihkv.events import Events
@@ -185,13 +186,13 @@ class Shard:
         n = int(count.sum())
         fixed: dict[str, NDArray[Any]] = {}
         for name in schema.readable:
-            if name in (TS, VISIBLE_AT) or not schema[name].ragged:
+            if name in (TS, VISIBLE_AT) or not schema[name].varying:
                 dtype, shape = column_type(schema, name)
                 fixed[name] = np.empty((n, *shape), dtype)
         decode_fixed(tails, layouts, slices, fixed, VERIFY_ONCE)
         lists: dict[str, Int64s] = {}
         for column in schema.columns:
-            if column.ragged:
+            if column.varying:
                 fixed[column.name], lists[column.name] = read_ragged(
                     [(tails, slices)], layouts, column.name, n, VERIFY_ONCE
                 )
@@ -410,7 +411,10 @@ def _fill(cursor: Any, packed: bytes, width: int, rows: Int64s, entries: Entries
 def read_ragged(
     parts: Sequence[tuple[Entries, Slices]], layouts: Layouts, name: str, n: int, verify: int
 ) -> tuple[NDArray[Any], Int64s]:
-    """Elements of a ragged column over the slices of several shards, and int64[n+1] offsets of its lists."""
+    """Elements of a varying column over the slices of several shards, and int64[n+1] offsets of each event's."""
+    if layouts.schema[name].coded:
+        [(entries, slices)] = parts
+        return read_coded(entries, layouts, slices, name, n, verify)
     lengths = np.zeros(n, np.int64)
     for entries, slices in parts:
         decode_list_lengths(entries, layouts, slices, name, lengths, verify)

@@ -344,7 +344,8 @@ class Snapshot:
             events=n, chunks_considered=windows.considered or len(slices.entry), chunks_skipped=windows.skipped,
             chunks_read=chunks, bytes_read=stored, bytes_decoded=sum(array.nbytes for array in arrays),
         )  # fmt: skip
-        return Histories(windows.offsets, columns, element_offsets, slab, cost)
+        dtypes = {name: self.schema[name].dtype for name in names if name in self.schema}
+        return Histories(windows.offsets, columns, element_offsets, slab, cost, dtypes)
 
     def _newest(
         self, directory: SnapshotDirectory, row: Int64s, pointers: Pointers, max_len: int | None, on_missing: str
@@ -398,7 +399,7 @@ class Snapshot:
         forms = [
             (name, *column_type(self.schema, name))
             for name in names
-            if name in (TS, VISIBLE_AT) or not self.schema[name].ragged
+            if name in (TS, VISIBLE_AT) or not self.schema[name].varying
         ]
         sizes = [n * math.prod(shape) * dtype.itemsize for _, dtype, shape in forms]
         starts = list(itertools.accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))

@@ -17,6 +17,7 @@ from uihkv.codec import (
     decode_list_lengths,
     encode,
 )
+from uihkv.coded import read_coded
 from uihkv.events import Events
 from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.schema import Schema
@@ -58,6 +59,8 @@ class OpenChunk:
         zero = np.zeros(1, np.int64)
         slices = Slices(zero, zero + first, zero + last, zero)
         dtype, shape = column_type(schema, name)
+        if name in schema and schema[name].coded:
+            return read_coded(self.entries, self.layouts, slices, name, last - first, self.verify)
         if name in schema and schema[name].ragged:
             lengths = np.empty(last - first, np.int64)
             decode_list_lengths(self.entries, self.layouts, slices, name, lengths, self.verify)

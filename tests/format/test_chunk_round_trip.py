@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from tests.format.chunks import USER, OpenChunk, encode_one, one_column
 from uihkv import Column, Schema
 from uihkv.chunk import CONSTANT, DELTA, DESCRIPTOR_BYTES, FLAG_PLAIN, FRAME, HEADER_BYTES, RAW, SAME
+from uihkv.dtypes import BFLOAT16, NUMBERS, element_type
 from uihkv.events import Events
-from uihkv.schema import DTYPES
 
 
 def encodings(data: bytes, blocks: int) -> list[int]:
@@ -27,13 +27,13 @@ def is_plain(data: bytes) -> bool:
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.data(), dtype=st.sampled_from(DTYPES), compress=st.booleans())
+@given(data=st.data(), dtype=st.sampled_from([*NUMBERS, BFLOAT16]), compress=st.booleans())
 def test_every_window_of_any_column_is_what_was_written(data: Any, dtype: str, compress: bool) -> None:
     shape = data.draw(st.sampled_from([(), (1,), (3,), (2, 2)]))
     n = data.draw(st.integers(1, 70))
     narrow = data.draw(st.booleans())  # few different values, so that every width and encoding is met
     elements = st.integers(0, 3) if narrow and dtype != "bool" and not dtype.startswith("float") else None
-    values = data.draw(hnp.arrays(np.dtype(dtype), (n, *shape), elements=elements))
+    values = data.draw(hnp.arrays(element_type(dtype), (n, *shape), elements=elements))
     schema = Schema([Column("c", dtype, shape=shape)])
     chunk = OpenChunk(schema, encode_one(schema, one_column("c", values), compress), n)
     first = data.draw(st.integers(0, n))
@@ -77,6 +77,50 @@ def test_ragged_lists_survive_in_every_window(lists: list[list[int]], data: Any)
     values, inner = chunk.read("tags", first, last)
     found = [values[a:b].tolist() for a, b in pairwise(inner)]
     assert found == lists[first:last]
+
+
+def coded(schema: Schema, values: list[bytes]) -> Events:
+    """Events with one bytes column."""
+    n = len(values)
+    clock = np.arange(n, dtype=np.int64)
+    offsets = np.zeros(n + 1, np.int64)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    flat = np.frombuffer(b"".join(values), np.uint8).copy()
+    return Events(np.full(n, USER), clock, clock, {schema.names[0]: flat}, {schema.names[0]: offsets})
+
+
+@settings(max_examples=150, deadline=None)
+@given(values=st.lists(st.sampled_from([b"", b"a", b"click"]) | st.binary(max_size=20), min_size=1), data=st.data())
+def test_byte_strings_survive_in_every_window(values: list[bytes], data: Any) -> None:
+    schema = Schema([Column("c", "bytes")])
+    chunk = OpenChunk(schema, encode_one(schema, coded(schema, values), data.draw(st.booleans())), len(values))
+    first = data.draw(st.integers(0, len(values)))
+    last = data.draw(st.integers(first, len(values)))
+    flat, inner = chunk.read("c", first, last)
+    assert [flat[a:b].tobytes() for a, b in pairwise(inner)] == values[first:last]
+
+
+def test_a_repeated_byte_string_costs_a_code_and_a_unique_one_no_code() -> None:
+    schema = Schema([Column("c", "string")])
+    few = encode_one(schema, coded(schema, [b"a long name of an action %d" % (n % 3) for n in range(1000)]))
+    assert len(few) < 1000 + 500
+    unique = [b"%016x" % (n * 0x9E3779B97F4A7C15 % 2**64) for n in range(1000)]
+    data = encode_one(schema, coded(schema, unique), compress=False)
+    assert encodings(data, 4)[2:4] == [DELTA, CONSTANT]
+    assert len(data) < 1000 * 16 + 500
+
+
+def test_lists_and_vectors_are_compressed_too() -> None:
+    schema = Schema([Column("tags", "int32", ragged=True), Column("vec", "int16", shape=(8,))])
+    n = 1000
+    clock = np.arange(n, dtype=np.int64)
+    tags = np.tile(np.arange(5, dtype=np.int32) + 10**6, n)
+    columns = {"tags": tags, "vec": np.tile(np.arange(8, dtype=np.int16), (n, 1))}
+    events = Events(np.full(n, USER), clock, clock, columns, {"tags": 5 * np.arange(n + 1)})
+    plain = encode_one(schema, events, compress=False)
+    assert encodings(plain, 5)[3:] == [FRAME, FRAME]
+    assert len(plain) < n * (5 + 8) + 500  # one byte an element instead of four and two
+    assert len(encode_one(schema, events)) < len(plain) // 10
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,23 @@ def events(n: int, ragged: bool) -> Events:
     return Events(np.full(n, USER), ts, ts + 1, columns, lists)
 
 
+TEXTS = Schema([Column("a", "int64"), Column("name", "string"), Column("raw", "bytes")])
+
+
+def texts(n: int) -> Events:
+    rng = np.random.default_rng(n)
+    ts = np.cumsum(rng.integers(0, 5, n)) * 1000
+    columns, lists = {"a": rng.integers(0, 9, n)}, {}
+    for name, distinct in (("name", 5), ("raw", n)):
+        values = [b"value %d" % (value * 7919) for value in rng.integers(0, distinct, n)]
+        lists[name] = np.append(0, np.cumsum([len(value) for value in values]))
+        columns[name] = np.frombuffer(b"".join(values), np.uint8).copy()
+    return Events(np.full(n, USER), ts, ts + 1, columns, lists)
+
+
 CHUNKS = {
+    "texts": (TEXTS, encode_one(TEXTS, texts(300)), 300),
+    "few texts": (TEXTS, encode_one(TEXTS, texts(2)), 2),
     "long": (SCHEMA, encode_one(SCHEMA, events(300, True)), 300),
     "short": (FLAT, encode_one(FLAT, events(3, False)), 3),
     "middle": (FLAT, encode_one(FLAT, events(60, False)), 60),
@@ -86,7 +102,7 @@ def reseal(chunk: bytearray) -> bytes:
 def test_a_lying_header_with_a_right_checksum_never_crashes(which: str, data: st.DataObject) -> None:
     schema, chunk, n = CHUNKS[which]
     damaged = bytearray(chunk)
-    head = min(len(chunk), HEADER_BYTES + 8 * DESCRIPTOR_BYTES)
+    head = min(len(chunk), HEADER_BYTES + 9 * DESCRIPTOR_BYTES)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(8, head - 1))
         damaged[at] = data.draw(st.integers(0, 255))
@@ -96,6 +112,37 @@ def test_a_lying_header_with_a_right_checksum_never_crashes(which: str, data: st
         except UihkvError:
             continue
         assert [len(part) for part in found][:2] == [8 * n, 8 * n]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), compress=st.booleans())
+def test_lying_codes_and_lengths_never_crash(data: st.DataObject, compress: bool) -> None:
+    """Damage of the blocks themselves, which only the checks of codes and lengths can find without checksums."""
+    chunk = encode_one(TEXTS, texts(40), compress)
+    begin = HEADER_BYTES + DESCRIPTOR_BYTES * struct.unpack_from("<H", chunk, 20)[0]
+    damaged = bytearray(chunk)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(begin, len(chunk) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = contents(TEXTS, bytes(damaged), 40, VERIFY_NEVER)
+    except CorruptChunkError:
+        return
+    assert len(found) == len(TEXTS.readable)
+
+
+def test_codes_out_of_range_and_lengths_that_do_not_add_up_are_named() -> None:
+    schema = Schema([Column("name", "bytes")])
+    values = [b"aa", b"bbb", b"aa"]
+    lists = {"name": np.append(0, np.cumsum([len(value) for value in values]))}
+    clock = np.zeros(3, np.int64)
+    flat = {"name": np.frombuffer(b"".join(values), np.uint8).copy()}
+    chunk = encode_one(schema, Events(np.full(3, USER), clock, clock, flat, lists), compress=False)
+    assert chunk.endswith(b"\0\1\0" + b"\0\1" + b"\0\0\1\1\1")  # codes, lengths less 2, bytes less "a"
+    for at, byte in ((-10, 2), (-9, 255), (-7, 1), (-6, 200)):
+        damaged = bytearray(chunk)
+        damaged[at] = byte
+        with pytest.raises(CorruptChunkError, match="codes of a bytes or string column"):
+            OpenChunk(schema, bytes(damaged), 3, verify=VERIFY_NEVER).read("name", 0, 3)
 
 
 @settings(max_examples=500, deadline=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from uihkv import Column, Projection, Schema
-from uihkv.schema import DTYPES
+from uihkv.dtypes import CODED, DTYPES, element_type
 
 USERS = (-(2**63), -5, -1, 0, 1, 7, 10**12, 2**63 - 1)
 """Few, so that histories grow; at the ends of int64, so that keys and hashes are put to the test."""
@@ -22,6 +22,13 @@ STRANGER = 99
 
 MOMENTS = st.one_of(st.integers(0, 30), st.sampled_from([0, 1000, 10**12, 2**62, 2**63 - 1]))
 """Times: close together, so that ties and late events are the rule, and now and then far off."""
+
+
+TEXTS: dict[str, st.SearchStrategy[Any]] = {
+    "string": st.sampled_from(["", "click", "Ω", "\0"]) | st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+    "bytes": st.sampled_from([b"", b"\0", b"\xff" * 20]) | st.binary(max_size=9),
+}
+"""Few values, so that they repeat, and any."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +47,26 @@ class Batch:
         if self.form == "rows":
             return self.rows
         if self.form == "pairs":
-            return {name: as_pair(schema[name], v) if is_ragged(schema, name) else v for name, v in self.rows.items()}
+            return {name: as_pair(schema[name], v) if is_varying(schema, name) else v for name, v in self.rows.items()}
         return pa.table({name: as_arrow(schema, name, values) for name, values in self.rows.items()})
 
 
-def is_ragged(schema: Schema, name: str) -> bool:
-    return name in schema and schema[name].ragged
+def is_varying(schema: Schema, name: str) -> bool:
+    return name in schema and schema[name].varying
 
 
 def as_pair(column: Column, lists: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Elements of all lists, and where each begins."""
+    if column.coded:
+        lists = [np.frombuffer(part.encode() if isinstance(part, str) else part, np.uint8) for part in lists]
     offsets = np.array([0, *accumulate(map(len, lists))], np.int64)
     return np.concatenate([np.empty(0, column.numpy_dtype), *lists]).astype(column.numpy_dtype), offsets
 
 
 def as_arrow(schema: Schema, name: str, values: Any) -> pa.Array:
-    if is_ragged(schema, name):
+    if name in schema and schema[name].coded:
+        return pa.array(values, pa.string() if schema[name].dtype == "string" else pa.large_binary())
+    if is_varying(schema, name):
         elements, offsets = as_pair(schema[name], values)
         return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(elements))
     if name not in schema or not schema[name].shape:
@@ -68,12 +79,14 @@ def as_arrow(schema: Schema, name: str, values: Any) -> pa.Array:
 
 @st.composite
 def columns(draw: st.DrawFn, name: str) -> Column:
-    dtype = draw(st.sampled_from(DTYPES))
+    dtype = draw(st.sampled_from([*DTYPES, *CODED]))
+    if dtype in CODED:
+        return Column(name, dtype, default=draw(st.sampled_from([None, "é" if dtype == "string" else b"\xff\0"])))
     form = draw(st.sampled_from(["plain", "plain", "shape", "ragged"]))
     if form == "ragged":
         return Column(name, dtype, ragged=True, default=draw(st.sampled_from([None, ()])))
     shape = draw(st.sampled_from([(1,), (3,), (2, 2)])) if form == "shape" else ()
-    default = draw(st.sampled_from([None, {"b": True, "f": -0.5}.get(np.dtype(dtype).kind, 7)]))
+    default = draw(st.sampled_from([None, {"b": True, "f": -0.5}.get(element_type(dtype).kind, 7)]))
     return Column(name, dtype, shape=shape, default=default)
 
 
@@ -93,7 +106,9 @@ def batches(draw: st.DrawFn, schema: Schema, max_rows: int = 20) -> Batch:
     for column in schema.columns:
         if column.default is not None and draw(st.booleans()):
             continue
-        if column.ragged:
+        if column.coded:
+            rows[column.name] = draw(st.lists(TEXTS[column.dtype], min_size=n, max_size=n))
+        elif column.ragged:
             counts = draw(hnp.arrays(np.int64, n, elements=st.integers(0, 4)))
             elements = draw(hnp.arrays(column.numpy_dtype, int(counts.sum())))
             rows[column.name] = np.split(elements, np.cumsum(counts)[:-1]) if n else []

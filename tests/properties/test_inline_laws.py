@@ -16,7 +16,7 @@ from uihkv import Histories, PointerError, Pointers, Projection, SchemaError, Sn
 from uihkv.inline import InlineTail, split_inline
 from uihkv.slim import slim_examples
 
-ALL = ("ts", *COLUMNS, "tags")
+ALL = ("ts", *COLUMNS, "tags", "surface")
 
 
 class Growing:

@@ -23,10 +23,12 @@ SCHEMA = Schema(
         Column("score", "float64"),
         Column("liked", "bool"),
         Column("tags", "int16", ragged=True),
+        Column("surface", "string"),
     ]
 )
 USERS = 7
 EVENTS = 2500
+SURFACES = ["web", "app", "", "Ω"]
 COLUMNS = ["visible_at", "item_id", "action", "big", "dwell", "score", "liked"]
 
 
@@ -45,6 +47,7 @@ class Log:
             "user_id": user, "ts": ts, "item_id": rng.integers(-50, 50, EVENTS), "tags": tags,
             "action": (rng.integers(0, 3, EVENTS) + session % 4 * 5).astype(np.uint8),
             "big": rng.integers(0, 100, EVENTS).astype(np.uint64) + np.uint64(2**63 - 50),
+            "surface": rng.choice(SURFACES, EVENTS),
             "dwell": dwell, "score": rng.random(EVENTS), "liked": rng.random(EVENTS) < 0.01,
         }  # fmt: skip
         self.rows = [np.flatnonzero(user == one) for one in range(USERS)]
@@ -102,6 +105,7 @@ def conditions() -> st.SearchStrategy[dict[str, Any]]:
             "dwell": ranges(real),
             "score": ranges(st.floats(0, 1)),
             "liked": st.sets(st.booleans(), min_size=1),
+            "surface": st.sets(st.sampled_from([*SURFACES, "tv"]), min_size=1),
             "ts": ranges(st.integers(6_000, 40_000)),
         },
     )
@@ -125,7 +129,7 @@ def test_a_read_is_a_loop_over_the_events(
         [int(log.data["ts"][log.rows[u][v - 1]]) if v else 0 for u, v in zip(users, version, strict=True)]
     )
     moments = rng.integers(10_000, 40_000, 12) if given_moment else last_ts
-    asked = Projection([*COLUMNS, "tags"], max_len, where=where, max_age=max_age)
+    asked = Projection([*COLUMNS, "tags", "surface"], max_len, where=where, max_age=max_age)
     for store in log.stores:
         with store.snapshot() as snapshot:
             found = snapshot.read(Pointers(users, version, last_ts), asked, as_of=moments if given_moment else None)
@@ -137,6 +141,7 @@ def test_a_read_is_a_loop_over_the_events(
         flat = np.array([row for rows in expected for row in rows], np.int64)
         for name in COLUMNS[1:]:
             assert found.values(name).tobytes() == np.asarray(log.data[name])[flat].tobytes(), name
+        assert found.strings("surface").to_pylist() == log.data["surface"][flat].tolist()
         assert found.values("tags").tolist() == [tag for row in flat for tag in log.data["tags"][row].tolist()]
         assert found.cost.chunks_skipped <= found.cost.chunks_considered
 

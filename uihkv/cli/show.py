@@ -13,6 +13,7 @@ from uihkv.cli.arguments import Json, StorePath
 from uihkv.cli.output import fits, print_json, print_records, print_table
 from uihkv.cli.stores import open_store
 from uihkv.cli.users import parse_user
+from uihkv.dtypes import BFLOAT16, CODED, bfloat16_to_float32
 from uihkv.errors import PointerError, SchemaError
 from uihkv.histories import Histories
 from uihkv.pointers import Pointers
@@ -97,12 +98,25 @@ def _events(histories: Histories, names: tuple[str, ...], version: int, unit: st
         for event, tick, moment in zip(events, ticks.tolist(), show_moments(ticks, unit), strict=True):
             event |= {clock: tick, f"{clock}_utc": moment}
     for name in names:
-        values, lists = histories.values(name).tolist(), histories.element_offsets(name)
-        if lists is not None:
+        values, lists = _plain_values(histories, name), histories.element_offsets(name)
+        if lists is not None and histories.dtype(name) not in CODED:
             values = [values[low:high] for low, high in zip(lists[:-1].tolist(), lists[1:].tolist(), strict=True)]
         for event, value in zip(events, values, strict=True):
             event[name] = value
     return events
+
+
+def _plain_values(histories: Histories, name: str) -> list[Any]:
+    """Values of a column as JSON knows them; bytes as text, escaped where they are none."""
+    dtype = histories.dtype(name)
+    if dtype == BFLOAT16:
+        numbers: list[Any] = bfloat16_to_float32(histories.values(name)).tolist()
+        return numbers
+    if dtype in CODED:
+        stored = histories.strings(name).to_pylist()
+        return [value.decode(errors="backslashreplace") if isinstance(value, bytes) else value for value in stored]
+    plain: list[Any] = histories.values(name).tolist()
+    return plain
 
 
 def show_moments(ticks: NDArray[np.int64], unit: str) -> list[str]:

@@ -27,6 +27,7 @@ from uihkv.chunk import (
     FRAME,
     HEADER_BYTES,
     MAGIC,
+    MAX_EVENT_RAW_BYTES,
     RAW,
     SAME,
     SCALES,
@@ -128,6 +129,8 @@ def _check_descriptors(
             ):
                 return _BLOCK, largest
         if end < begin or end > size:
+            return _LENGTH, largest
+        if items * full > MAX_EVENT_RAW_BYTES:  # a chunk of several events has fewer still
             return _LENGTH, largest
         stored = end - begin
         raw = _stored_bytes(encoding, width, items)
@@ -668,3 +671,7 @@ def measure_blocks(
                 )
                 size += end - begin
     return chunks, size
+
+
+find_block, verify_block, unpack_block, decode_window = _find_block, _verify_block, _unpack, _decode_window
+"""For the kernels of coded columns, which read the same blocks."""

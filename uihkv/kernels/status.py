@@ -12,6 +12,7 @@ LENGTH = 8
 LZ4 = 9
 LISTS = 10
 GAP = 11
+CODES = 12
 
 MEANING = {
     SHORT: "the value is shorter than its header says",
@@ -24,5 +25,6 @@ MEANING = {
     LENGTH: "a block's length does not fit its elements",
     LZ4: "a block does not decompress",
     LISTS: "the lengths of a ragged column's lists do not add up to its elements",
+    CODES: "codes of a bytes or string column are out of range, or the lengths of its values do not add up",
     GAP: "events of the history are missing between chunks",
 }
