@@ -173,13 +173,13 @@ def decode_events(entries: Entries, layouts: Layouts, slices: Slices, user: Int6
     n = len(user)
     fixed: dict[str, NDArray[Any]] = {}
     for name in schema.readable:
-        if name in (TS, VISIBLE_AT) or not schema[name].ragged:
+        if name in (TS, VISIBLE_AT) or not schema[name].varying:
             dtype, shape = column_type(schema, name)
             fixed[name] = np.empty((n, *shape), dtype)
     decode_fixed(entries, layouts, slices, fixed, VERIFY_ONCE)
     lists: dict[str, Int64s] = {}
     for column in schema.columns:
-        if column.ragged:
+        if column.varying:
             fixed[column.name], lists[column.name] = read_ragged(
                 [(entries, slices)], layouts, column.name, n, VERIFY_ONCE
             )
