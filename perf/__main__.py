@@ -16,6 +16,7 @@ BENCHES: dict[str, str] = {
     "fatrows": "bytes stored, written and read: pointers against fat rows",
     "footprint": "bytes an event on disk, against raw columns and Parquet",
     "ingest": "events a second in bulk and one at a time, and bytes written for them",
+    "resolve": "pointers resolved a second, against ASOF joins of DuckDB and Polars",
     "refresh": "a new snapshot of a store that has grown, and what it costs the appends",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }

@@ -34,6 +34,7 @@ from uihkv.pointers import Pointers, as_int64
 from uihkv.schema import USER_ID
 from uihkv.snapshot import Snapshot
 from uihkv.store import Store
+from uihkv.walk import count_late_events
 
 BATCH_ROWS = 1 << 18
 ADDED = ("version", "last_ts")
@@ -58,6 +59,10 @@ class ResolveResult:
         version_mean: mean version.
         version_p50, version_p90, version_p99: the smallest version that this share of the rows does not exceed.
         version_max: largest version.
+        events: events of these users.
+        late_events: of these, events that arrived with a ``ts`` below one that had arrived before: as many as a join on
+            ``ts`` would put elsewhere. Where events were stored without visible times, ``ts`` stands for these, lifted
+            to the user's latest: a late event is then taken to have been visible with the event before it.
 
     """
 
@@ -70,6 +75,8 @@ class ResolveResult:
     version_p90: int | None
     version_p99: int | None
     version_max: int | None
+    events: int
+    late_events: int
 
     def describe(self) -> dict[str, Any]:
         """The fields by name."""
@@ -89,16 +96,16 @@ class _Tally:
         self._versions = counts
         self._users = np.union1d(self._users, pointers.user_id)
 
-    def result(self, files: int) -> ResolveResult:
+    def result(self, files: int, snapshot: Snapshot) -> ResolveResult:
         rows = int(self._versions.sum())
         if not rows:
-            return ResolveResult(files, 0, 0, 0, None, None, None, None, None)
+            return ResolveResult(files, 0, 0, 0, None, None, None, None, None, 0, 0)
         upto = np.cumsum(self._versions)
         p50, p90, p99 = (int(np.searchsorted(upto, -(-rows * share // 100))) for share in (50, 90, 99))
         total = int(np.dot(self._versions, np.arange(len(self._versions))))
         return ResolveResult(
             files, rows, len(self._users), int(self._versions[0]), total / rows,
-            p50, p90, p99, int(np.flatnonzero(self._versions)[-1]),
+            p50, p90, p99, int(np.flatnonzero(self._versions)[-1]), *count_late_events(snapshot, self._users),
         )  # fmt: skip
 
 
@@ -164,7 +171,7 @@ def resolve_file(
                     done += table.num_rows
                     if progress is not None:
                         progress(done, total)
-    return tally.result(len(sources))
+        return tally.result(len(sources), snapshot)
 
 
 def _plan_output(sources: Sequence[ParquetSource], user_id: str, as_of: str) -> Any:

@@ -29,7 +29,8 @@ from uihkv.directory import SnapshotDirectory
 from uihkv.errors import PointerError, SchemaError, StoreClosedError, TrimmedError
 from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
-from uihkv.kernels.plan import count_before, count_slices, cut_windows, plan_slices
+from uihkv.kernels.plan import count_slices, cut_windows, plan_slices
+from uihkv.kernels.resolve import find_versions, group_rows, take_last
 from uihkv.pointers import Pointers, as_int64
 from uihkv.projection import Projection
 from uihkv.refresh import NewestListing
@@ -48,6 +49,8 @@ Slab = NDArray[np.uint8]
 _ALIGNMENT = 64
 _RESOLVE_EVENTS = 1 << 22
 """Visible times that one step of ``resolve`` holds in memory."""
+_RESOLVE_DENSE = 16
+"""Events a moment up to which ``resolve`` decodes all ``ts`` of a user rather than single ones."""
 
 
 class Snapshot:
@@ -194,12 +197,10 @@ class Snapshot:
         floor = np.iinfo(np.int64).min
         delay = min(int(delay), -(floor + 1))  # nothing is visible before 0, so a longer one hides nothing more
         moment = np.where(moment < floor + delay, floor, moment - delay)
-        version = np.zeros(len(users), np.int64)
-        last_ts = np.zeros(len(users), np.int64)
         with self._open():
             directory = self._directory()
             row = directory.rows_of(users)
-            version = self._resolve(directory, row, moment)
+            version, last_ts = self._resolve(directory, row, moment)
             base = bases_of(directory, row)
             unknown = (base > 0) & (version <= base)
             if on_trimmed == "raise" and unknown.any():
@@ -209,30 +210,36 @@ class Snapshot:
                     f"none of the others was visible before {int(moment[at])}: how many were is no longer known; "
                     "resolve with on_trimmed='truncate', or leave the example out"
                 )
-            last_ts = self._last_ts(directory, row, version)
         return Pointers(users, version, last_ts)
 
-    def _resolve(self, directory: SnapshotDirectory, row: Int64s, moment: Int64s) -> Int64s:
-        """Versions by binary search in the users' visible times, some users at a time."""
+    def _resolve(self, directory: SnapshotDirectory, row: Int64s, moment: Int64s) -> tuple[Int64s, Int64s]:
+        """Versions and ``last_ts``, by binary search in the users' visible times, some users at a time."""
         version = np.zeros(len(row), np.int64)
-        rows = np.unique(row[row >= 0])
+        last_ts = np.zeros(len(row), np.int64)
+        bounds, order = np.empty(len(directory.users) + 1, np.int64), np.empty(len(row), np.int64)
+        group_rows(row, bounds, order)
+        rows = np.flatnonzero(np.diff(bounds))
         heads = self._heads(directory, rows)
         bases = bases_of(directory, rows)
-        step = np.cumsum(heads - bases) // _RESOLVE_EVENTS
-        for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(step)) + 1):
-            if not len(part):
-                continue
+        step = (np.cumsum(heads - bases) - 1) // _RESOLVE_EVENTS
+        parts = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(step)) + 1) if len(rows) else []
+        for part in parts:
             some, low, high = rows[part], bases[part], heads[part]
             offsets = np.zeros(len(part) + 1, np.int64)
             np.cumsum(high - low, out=offsets[1:])
-            visible = np.empty(int(offsets[-1]), np.int64)
+            n = int(offsets[-1])
+            # Many moments a user: its ts are decoded with its visible times. Few: each last_ts is looked up alone.
+            dense = int((bounds[some + 1] - bounds[some]).sum()) * _RESOLVE_DENSE > n
+            clocks = {name: np.empty(n, np.int64) for name in ((VISIBLE_AT, TS) if dense else (VISIBLE_AT,))}
             slices = self._slices(directory, Windows(some, low, high, offsets[:-1], offsets))
-            decode_fixed(directory.entries, self._layouts, slices, {VISIBLE_AT: visible}, self._verify)
-            mine = np.flatnonzero((row >= some[0]) & (row <= some[-1]))
-            found = np.empty(len(mine), np.int64)
-            count_before(np.searchsorted(some, row[mine]), moment[mine], offsets, visible, low, found)
-            version[mine] = found
-        return version
+            decode_fixed(directory.entries, self._layouts, slices, clocks, self._verify)
+            find_versions(some, bounds, order, moment, offsets, clocks[VISIBLE_AT], low, version)
+            if dense:
+                take_last(some, bounds, order, offsets, clocks[TS], low, version, last_ts)
+            else:
+                mine = order[bounds[some[0]] : bounds[some[-1] + 1]]
+                last_ts[mine] = self._last_ts(directory, row[mine], version[mine])
+        return version, last_ts
 
     # -- reading ------------------------------------------------------------------------------------
 

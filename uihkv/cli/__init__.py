@@ -29,7 +29,7 @@ GROUP = "uihkv.commands"
 
 BUILT_IN = {
     name: EntryPoint(name, f"uihkv.cli.{name}:{name}", GROUP)
-    for name in ("create", "ingest", "resolve", "slim", "stats", "show", "trim")
+    for name in ("create", "ingest", "examples", "resolve", "slim", "audit", "stats", "show", "trim")
 }
 """The store's own commands, in the order in which a store needs them."""
 

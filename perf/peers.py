@@ -1,0 +1,110 @@
+"""Other engines beside ours: a process of theirs, asked over a pipe.
+
+They live in an environment of their own (``pip install 'uihkv[bench]'`` there, and its interpreter in
+``UIHKV_BENCH_PYTHON``), or in this one. Where they are missing a bench goes on without them and says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+
+INTERPRETER = "UIHKV_BENCH_PYTHON"
+ASOF_PEERS = ("duckdb", "polars")
+
+
+def why_missing(modules: tuple[str, ...] = ASOF_PEERS) -> str | None:
+    """Why the peers cannot run; None: they can."""
+    python = os.environ.get(INTERPRETER, sys.executable)
+    code = f"import pyarrow, {', '.join(modules)}"
+    try:
+        tried = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"{INTERPRETER} names {python}, which does not run ({error})"
+    if tried.returncode:
+        last = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return f"{python}: {last}; install uihkv[bench] there, or name another interpreter in {INTERPRETER}"
+    return None
+
+
+class AsofPeers:
+    """DuckDB and Polars, with the same events and requests in memory.
+
+    Args:
+        folder: where the tables are handed over.
+        events: int64[events] each: user, moment and value, in arrival order; of equal user and moment the last counts.
+        requests: int64[requests] each: user and moment.
+
+    """
+
+    def __init__(self, folder: Path, events: tuple[Int64s, Int64s, Int64s], requests: tuple[Int64s, Int64s]) -> None:
+        folder.mkdir(exist_ok=True)
+        user, at, value = events
+        order = np.lexsort((np.arange(len(user)), at, user))
+        last = np.append((np.diff(user[order]) != 0) | (np.diff(at[order]) != 0), True)
+        rows = order[last] if len(order) else order
+        rows = rows[np.argsort(at[rows], kind="stable")]
+        _write(folder / "events.parquet", {"user_id": user[rows], "at": at[rows], "value": value[rows]})
+        rows = np.argsort(requests[1], kind="stable")
+        _write(folder / "requests.parquet", {"user_id": requests[0][rows], "at": requests[1][rows], "row": rows})
+        self._folder = folder
+        self._rows = len(rows)
+        python = os.environ.get(INTERPRETER, sys.executable)
+        script = Path(__file__).with_name("peer_asof.py")
+        self._process = subprocess.Popen([python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._ask(
+            {"do": "load", "events": str(folder / "events.parquet"), "requests": str(folder / "requests.parquet")}
+        )
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None  # they are pipes
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peers' process ended with status {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def join(self, peer: str, strict: bool = True) -> float:
+        """Seconds of one join, by the peer's own clock."""
+        return float(self._ask({"do": "join", "peer": peer, "strict": strict})["seconds"])
+
+    def values(self, peer: str, strict: bool = True) -> Int64s:
+        """The joined values in the requests' order, 0 where there is none: int64[requests]."""
+        out = self._folder / f"{peer}.parquet"
+        self._ask({"do": "join", "peer": peer, "strict": strict, "out": str(out)})
+        table = pq.read_table(out)
+        found = np.zeros(self._rows, np.int64)
+        found[table.column("row").to_numpy()] = table.column("value").fill_null(0).to_numpy()
+        return found
+
+    def close(self) -> None:
+        """End the peers' process."""
+        assert self._process.stdin is not None  # it is a pipe
+        self._process.stdin.close()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _write(path: Path, columns: dict[str, Int64s]) -> None:
+    pq.write_table(pa.table(columns), path, compression="none")
