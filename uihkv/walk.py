@@ -1,6 +1,8 @@
 """Whole histories of many users, some at a time: what reports and self-labelled examples go through.
 
-Of histories that were trimmed it gives what is left. Invariant: memory holds about ``batch_events`` events, and never less than one user's history.
+Of histories that were trimmed it gives what is left.
+
+Invariant: memory holds about ``batch_events`` events, and never less than one user's history.
 """
 
 from __future__ import annotations

@@ -149,3 +149,14 @@ def test_resolve_says_how_many_events_arrive_late(tmp_path: Path) -> None:
     )
     told = json.loads(done.stdout)
     assert (told["events"], told["late_events"]) == (7, 3)
+
+
+def test_examples_of_trimmed_events_are_left_out_and_counted(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "store", SCHEMA, shards=1, chunk_events=4) as store:
+        times = np.arange(10, 30)
+        store.append({"user_id": np.full(20, 1), "ts": times, "item_id": times}, backfill=True)
+        store.trim([1], before_version=[9])
+        table = Pointers([1, 1, 1, 1], [3, 9, 12, 15]).to_arrow().append_column("as_of", pa.array([13, 19, 24, 25]))
+        pq.write_table(table, tmp_path / "e.parquet")
+        report = audit_file(store, tmp_path / "e.parquet", as_of="as_of")
+    assert (report.examples, report.trimmed, report.equal, report.ahead) == (2, 2, 1, 1)

@@ -166,6 +166,34 @@ def plan_slices(
 
 
 @njit(nogil=True, cache=True)
+def count_before(row: Any, moment: Any, offsets: Any, visible: Any, first: Any, version: Any) -> None:
+    """Versions of the prefixes visible strictly before each moment.
+
+    Args:
+        row: int64[pointers], the user's row in ``offsets``; -1: a user without a history.
+        moment: int64[pointers].
+        offsets: int64[rows + 1] into ``visible``, which ascends within each row.
+        first: int64[rows], version before the row's first event.
+        version: int64[pointers], the output.
+
+    """
+    for i in range(len(row)):
+        r = row[i]
+        if r < 0:
+            version[i] = 0
+            continue
+        low = offsets[r]
+        high = offsets[r + 1]
+        while low < high:
+            middle = (low + high) >> 1
+            if visible[middle] < moment[i]:
+                low = middle + 1
+            else:
+                high = middle
+        version[i] = first[r] + low - offsets[r]
+
+
+@njit(nogil=True, cache=True)
 def gather_lists(source: Any, offsets: Any, order: Any, new_offsets: Any, width: Any, target: Any) -> None:
     """Lists in another order: bytes of elements of ``width``, offsets in elements."""
     for i in range(len(order)):
