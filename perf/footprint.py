@@ -162,7 +162,7 @@ def weigh(
         users = store.stats().users
         if compact:
             _remove(settings.scratch / "compacted")
-            store.compact(copy_to=settings.scratch / "compacted")  # type: ignore[attr-defined]
+            store.compact(copy_to=settings.scratch / "compacted")
         else:
             total, parts = store.stats().bytes, break_down(store, log.visible_at is not None)
     if compact:

@@ -24,6 +24,7 @@ from uihkv.errors import (
     UihkvError,
 )
 from uihkv.histories import Histories, ReadCost
+from uihkv.maintenance import BackupResult, CompactionPolicy, CompactionResult, SealResult, TrimResult
 from uihkv.pointers import Pointers
 from uihkv.projection import Projection
 from uihkv.sampling import StochasticLength
@@ -37,7 +38,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AppendResult",
+    "BackupResult",
     "Column",
+    "CompactionPolicy",
+    "CompactionResult",
     "CorruptChunkError",
     "FormatError",
     "Histories",
@@ -49,6 +53,7 @@ __all__ = [
     "ReadOnlyError",
     "Schema",
     "SchemaError",
+    "SealResult",
     "Snapshot",
     "StochasticLength",
     "Store",
@@ -57,6 +62,7 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreStats",
+    "TrimResult",
     "TrimmedError",
     "UihkvError",
 ]

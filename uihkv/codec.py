@@ -433,6 +433,14 @@ class EncodedChunks:
     def __len__(self) -> int:
         return len(self.end)
 
+    def choose(self, kept: NDArray[np.bool_]) -> EncodedChunks:
+        """Some of the chunks: bool[chunks]."""
+        if kept.all():
+            return self
+        size = np.diff(self.end, prepend=0)
+        buffer = self.buffer[np.repeat(kept, size)]
+        return EncodedChunks(buffer, np.cumsum(size[kept]), self.group[kept], self.start[kept], self.count[kept])
+
 
 def encode(
     layouts: Layouts, events: Events, group_row: Int64s, group_count: Int64s, group_start: Int64s,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from ctypes import string_at
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +32,14 @@ from uihkv.codec import (
 from uihkv.events import Events
 from uihkv.kernels.bases import find_bases
 from uihkv.kernels.decode import VERIFY_ONCE
+from uihkv.kernels.headers import load_schema_versions
 from uihkv.schema import TS, VISIBLE_AT
 from uihkv.shard import Shard, read_ragged
 
 Int64s = NDArray[np.int64]
 
 _VISIBLE_GREATEST_OFFSET = 56
+_SCHEMA_AT = 14
 PART_USERS = 4096
 """Most users that one transaction touches."""
 PART_EVENTS = 1 << 19
@@ -137,6 +140,17 @@ class UserParts:
     def greatest_visible(self, wanted: Int64s) -> Int64s:
         """Greatest visible time of opened entries: int64[n]; of an empty tail, the greatest its user ever had."""
         return load_words(self.entries, wanted, _VISIBLE_GREATEST_OFFSET)
+
+    def schema_versions(self, wanted: Int64s) -> Int64s:
+        """Which of the store's schemas opened entries were written by: int64[n]."""
+        version = np.empty(len(wanted), np.int64)
+        load_schema_versions(self.entries.address, wanted, _SCHEMA_AT, version)
+        return version
+
+    def values(self, wanted: Int64s) -> list[bytes]:
+        """The stored bytes of opened entries."""
+        address, size = self.entries.address[wanted].tolist(), self.entries.size[wanted].tolist()
+        return [string_at(place, length) for place, length in zip(address, size, strict=True)]
 
     def decode(self, wanted: Int64s, first: Int64s) -> Events:
         """Events of opened entries from a place in each on, entry by entry: int64[n] each."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv import keys
-from uihkv.changes import note_users, place_of, users_since
+from uihkv.changes import NEWEST, note_users, place_of, users_since
 from uihkv.codec import (
     EncodedChunks,
     Entries,
@@ -105,6 +105,17 @@ class Shard:
     def close(self) -> None:
         """Let go of the environment."""
         close_environment(self.path)
+
+    @property
+    def writable(self) -> bool:
+        """Whether the file system lets it be written to."""
+        return not self._environment.flags()["readonly"]
+
+    def databases(self, transaction: Any) -> dict[bytes, Any]:
+        """Every sub-database by its name, as the transaction sees them."""
+        with transaction.cursor() as cursor:
+            names = [bytes(key) for key in cursor.iternext(values=False) if key != NEWEST]
+        return {name: self._environment.open_db(name, txn=transaction, create=False) for name in names}
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -217,6 +228,28 @@ class Shard:
                 at = index * chunk_width
                 put(sealed_keys[at : at + chunk_width], buffer[begin:end], db=self._chunks)
             begin = end
+
+    def holds(
+        self, transaction: Any, chunks: tuple[Int64s, Int64s, Int64s], tail_users: Int64s, tails: Sequence[bytes]
+    ) -> bool:
+        """Whether chunks are still there, and tails still what they were.
+
+        Args:
+            transaction: of any kind.
+            chunks: users, starts and ends; a chunk never changes.
+            tail_users: int64[n].
+            tails: their values.
+
+        """
+        packed, width = keys.chunk_keys(*chunks), keys.CHUNK_KEY_BYTES
+        with transaction.cursor(db=self._chunks) as cursor:
+            if not all(cursor.set_key(packed[at : at + width]) for at in range(0, len(packed), width)):
+                return False
+        packed, width = keys.tail_keys(tail_users), keys.TAIL_KEY_BYTES
+        return all(
+            transaction.get(packed[index * width : (index + 1) * width], db=self._tails) == value
+            for index, value in enumerate(tails)
+        )
 
     def rewrite(
         self,

@@ -37,6 +37,7 @@ from uihkv.errors import (
     StoreExistsError,
 )
 from uihkv.evolution import with_column, with_wider_column, without_column
+from uihkv.maintenance import BackupResult, CompactionPolicy, CompactionResult, Progress, SealResult, TrimResult
 from uihkv.manifest import (
     MANIFEST_NAME,
     MAX_CHUNK_EVENTS,
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from uihkv.shard import Shard, ShardAppend
     from uihkv.snapshot import Snapshot
     from uihkv.sources import SourceRecord
-    from uihkv.trim import TrimResult
 
 COMPRESSIONS = ("lz4", "none")
 
@@ -599,7 +599,7 @@ class Store:
             )
         return trim_users(self._access(), users, before)
 
-    def trim_by_age(self, visible_before: int, *, progress: Callable[[int, int], None] | None = None) -> TrimResult:
+    def trim_by_age(self, visible_before: int, *, progress: Progress | None = None) -> TrimResult:
         """Remove the events of all users that became visible before a moment: retention.
 
         Done in transactions of some users each. When it is interrupted, what was done stays done, and the same call
@@ -621,6 +621,110 @@ class Store:
         limits = np.iinfo(np.int64)
         _check_whole("visible_before", visible_before, int(limits.min), int(limits.max))
         return trim_by_age(self._access(), int(visible_before), progress)
+
+    def seal(self, *, progress: Progress | None = None) -> SealResult:
+        """Turn all tails into chunks now, however short; an append begins new tails.
+
+        For histories that will not grow for long, and before a copy is handed out. Many short chunks make a store
+        larger and reads slower until :meth:`compact` merges them. Bounded transactions; pointers stay good.
+
+        Args:
+            progress: called with the shards done and all shards.
+
+        Raises:
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+            CorruptChunkError: for a damaged tail; what came before stays done.
+
+        """
+        from uihkv.compact import seal_tails
+
+        self._check_writable()
+        return seal_tails(self._access(), progress)
+
+    def compact(
+        self,
+        policy: CompactionPolicy | None = None,
+        *,
+        copy_to: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> CompactionResult:
+        """Merge small chunks and write those of older schemas anew, beside readers and writers.
+
+        Pointers and versions stay as they are. Transactions are short; when it is interrupted, what was done stays
+        done. A compacted store is left as it is. Freed pages serve later writes, they are not given back to the file
+        system and not wiped: for that, ``copy_to``.
+
+        Args:
+            policy: what is worth it; None: ``CompactionPolicy()``.
+            copy_to: where nothing is yet: then copy the store there, as :meth:`backup` does. The copy has full pages,
+                no free ones, and no byte of what was trimmed or dropped. It is the same store (same ``fingerprint``):
+                put it in this one's place once nobody writes here, and delete this one.
+            progress: called with steps done and all steps.
+
+        Raises:
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+            StoreExistsError: when something is at ``copy_to``; nothing is then done.
+            StoreFullError: when there is no room; the copy does then not appear.
+            CorruptChunkError: for a damaged chunk that would be rewritten; what came before stays done.
+
+        """
+        from uihkv.compact import compact_shards
+
+        self._check_writable()
+        if policy is not None and not isinstance(policy, CompactionPolicy):
+            raise SchemaError(f"{type(policy).__name__} given as policy; a uihkv.CompactionPolicy is expected")
+        target = None if copy_to is None else _vacant(copy_to)
+        before = self._file_bytes()
+        result = compact_shards(self._access(), CompactionPolicy() if policy is None else policy, progress)
+        after = self._file_bytes() if target is None else self._copy(target, progress).bytes
+        return replace(result, bytes_before=before, bytes_after=after)
+
+    def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> BackupResult:
+        """Copy the store while it is used: all shards as of one moment, under the path whole or not at all.
+
+        Writers wait for a moment at the beginning, until every shard is held, and then go on; they are not in the copy.
+        Every record is written anew, in the order of keys: the copy is as small as can be and holds nothing else. It
+        is the same store, to be opened in this one's place, with the offsets of its sources: consumers go on from
+        there.
+
+        Args:
+            path: where nothing is yet.
+            progress: called with records copied and all records.
+
+        Raises:
+            StoreExistsError: when something is there.
+            StoreFullError: when there is no room; nothing then appears.
+
+        """
+        return self._copy(_vacant(path), progress)
+
+    def _copy(self, target: Path, progress: Progress | None) -> BackupResult:
+        from uihkv.aside import built_aside
+        from uihkv.copies import copy_shards
+        from uihkv.shard import space_errors
+
+        shards = [self._shard(number) for number in range(self.shards)]
+        with _new_parents(target), built_aside(target) as aside, ExitStack() as reading:
+            with ExitStack() as held:
+                for shard in shards:
+                    if shard.writable:
+                        held.callback(shard.begin_write().abort)
+                self._refresh_manifest()
+                manifest = self._manifest
+                transactions = []
+                for shard in shards:
+                    transaction = shard.begin_read()
+                    reading.callback(transaction.abort)
+                    transactions.append(transaction)
+            folders = [_shard_path(aside, number) for number in range(self.shards)]
+            with space_errors(aside):
+                records = copy_shards(shards, transactions, folders, progress)
+            write_manifest(aside, manifest)
+            size = _store_bytes(aside)
+        return BackupResult(target, records, size)
+
+    def _file_bytes(self) -> int:
+        return _store_bytes(self._path)
 
     def _access(self) -> ShardAccess:
         """The shards, for what rewrites their chunks."""
@@ -713,10 +817,9 @@ class Store:
                 tail_events += int((parts.entries.end - parts.entries.start)[parts.tails].sum())
                 pages, page_bytes = view.shard.pages()
                 used += pages * page_bytes
-        files = [self._path / MANIFEST_NAME, *self._path.glob("shards/*/data.mdb")]
         return StoreStats(
             shards=self.shards, users=users, events=events, chunks=chunks, tail_events=tail_events,
-            bytes=sum(file.stat().st_size for file in files), used_bytes=used, longest=longest,
+            bytes=self._file_bytes(), used_bytes=used, longest=longest,
         )  # fmt: skip
 
     # -- inside -------------------------------------------------------------------------------------
@@ -805,11 +908,21 @@ def _plan_store(
     _check_whole("chunk_events", chunk_events, 1, MAX_CHUNK_EVENTS)
     if compression not in COMPRESSIONS:
         raise SchemaError(f"compression is {compression!r}; one of {', '.join(COMPRESSIONS)} is expected")
+    return _vacant(path), Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
+
+
+def _vacant(path: str | os.PathLike[str]) -> Path:
+    """A path where a store may be put."""
     target = _as_path(path)
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
         raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
-    return target, Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
+    return target
+
+
+def _store_bytes(store: Path) -> int:
+    """Size of a store's data files and manifest."""
+    return sum(file.stat().st_size for file in (store / MANIFEST_NAME, *store.glob("shards/*/data.mdb")))
 
 
 def _as_path(path: Any) -> Path:

@@ -15,9 +15,6 @@ the store has been copied (``compact(copy_to=…)``) and the old directory delet
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,34 +23,11 @@ from uihkv.codec import Slices, decode_fixed
 from uihkv.errors import PointerError
 from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.kernels.plan import count_before
+from uihkv.maintenance import Progress, TrimResult
 from uihkv.rewrite import ShardAccess, ShardView, UserParts
 from uihkv.schema import VISIBLE_AT
 
 Int64s = NDArray[np.int64]
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrimResult:
-    """What a trim removed.
-
-    Attributes:
-        users: users who lost events.
-        events: events removed.
-        chunks: chunks and tails that are gone or were cut.
-
-    """
-
-    users: int = 0
-    events: int = 0
-    chunks: int = 0
-
-    def __add__(self, other: TrimResult) -> TrimResult:
-        return TrimResult(self.users + other.users, self.events + other.events, self.chunks + other.chunks)
-
-    def describe(self) -> dict[str, int]:
-        """The fields by name."""
-        return asdict(self)
 
 
 def trim_users(access: ShardAccess, users: Int64s, before: Int64s | None) -> TrimResult:

@@ -91,6 +91,19 @@ def test_trim_removes_and_later_commands_say_so(folder: Path, tmp_path: Path) ->
     assert shown.returncode == 0, shown.stderr
 
 
+def test_compact_and_backup_make_stores_that_hold_the_same(folder: Path, tmp_path: Path) -> None:
+    told = json.loads(run("backup", folder / "store", tmp_path / "backup", "--json").stdout)
+    assert told["path"] == str(tmp_path / "backup") and told["records"] > 0
+    told = json.loads(run("compact", tmp_path / "backup", "--seal", "--copy-to", tmp_path / "c", "--json").stdout)
+    assert (told["sealed_events"], told["copy"]) == (4, str(tmp_path / "c"))
+    shown = [json.loads(run("show", path, 1, "--json").stdout) for path in (folder / "store", tmp_path / "c")]
+    assert shown[0] == shown[1]
+    again = run("backup", folder / "store", tmp_path / "c")
+    assert (again.returncode, again.stdout) == (1, "") and "a store is there" in again.stderr
+    table = run("compact", tmp_path / "c")
+    assert table.returncode == 0 and all(len(line) <= 80 for line in table.stdout.splitlines())
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -123,7 +136,7 @@ def test_what_fails_says_so_in_a_line_and_leaves_nothing(
 
 
 def test_help_teaches_with_an_example() -> None:
-    for command in ("create", "ingest", "resolve", "stats", "show", "trim", "demo"):
+    for command in ("create", "ingest", "resolve", "stats", "show", "trim", "compact", "backup", "demo"):
         done = run(command, "--help")
         assert done.returncode == 0
         assert "--json" in done.stdout, command

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.model import Event, Model, check_histories
 from tests.properties.strategies import MOMENTS, USERS, batches, columns, schemas
-from uihkv import PointerError, Pointers, Projection, Schema, Store, TrimmedError
+from uihkv import CompactionPolicy, PointerError, Pointers, Projection, Schema, Store, TrimmedError
 
 
 class MaintenanceLaws(RuleBasedStateMachine):
@@ -27,7 +27,7 @@ class MaintenanceLaws(RuleBasedStateMachine):
         self.model = Model(schema)
         self.taken: list[tuple[int, int]] = []
         self.offset = 0
-        self.columns = 0
+        self.columns = self.copies = 0
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -94,6 +94,36 @@ class MaintenanceLaws(RuleBasedStateMachine):
     def trim_by_age(self, moment: int) -> None:
         assert self.store.trim_by_age(moment).events == self.model.trim_by_age(moment)
         assert self.store.trim_by_age(moment).events == 0
+
+    # -- what is rewritten --------------------------------------------------------------------------
+
+    @rule()
+    def seal(self) -> None:
+        self.store.seal()
+        assert self.store.stats().tail_events == 0
+        assert self.store.seal().describe() == {"users": 0, "events": 0, "chunks": 0}
+
+    @rule(min_fill=st.sampled_from([0.0, 0.5, 1.0]), old=st.booleans(), events=st.sampled_from([1, 5, 10**6]))
+    def compact(self, min_fill: float, old: bool, events: int) -> None:
+        policy = CompactionPolicy(min_fill, old, events)
+        before = self.store.stats().chunks
+        result = self.store.compact(policy)
+        assert self.store.stats().chunks == before + result.chunks_after - result.chunks_before <= before
+        assert self.store.compact(policy).runs == 0
+
+    @rule(compacted=st.booleans())
+    def go_on_with_a_copy(self, compacted: bool) -> None:
+        """Or with a backup: from now on, the store is another directory."""
+        self.copies += 1
+        path = Path(self.folder.name) / str(self.copies)
+        if compacted:
+            self.store.compact(copy_to=path)
+        else:
+            self.store.backup(path)
+        sources, fingerprint = self.store.sources(), self.store.fingerprint
+        self.store.close()
+        self.store = Store.open(path)
+        assert (self.store.sources(), self.store.fingerprint) == (sources, fingerprint)
 
     # -- what is read -------------------------------------------------------------------------------
 

@@ -29,7 +29,19 @@ GROUP = "uihkv.commands"
 
 BUILT_IN = {
     name: EntryPoint(name, f"uihkv.cli.{name}:{name}", GROUP)
-    for name in ("create", "ingest", "examples", "resolve", "slim", "audit", "stats", "show", "trim")
+    for name in (
+        "create",
+        "ingest",
+        "examples",
+        "resolve",
+        "slim",
+        "audit",
+        "stats",
+        "show",
+        "trim",
+        "compact",
+        "backup",
+    )
 }
 """The store's own commands, in the order in which a store needs them."""
 

@@ -1,0 +1,84 @@
+"""How is a store copied so that nothing is in the copy but what the store holds?
+
+Every record of every sub-database is read in the order of keys and appended to a new LMDB environment. Appending fills
+pages to the end; nothing is ever freed, so there are no free pages, and no bytes in the gaps of pages but zeros (pages
+begin as zeros, ``meminit``). What was trimmed, dropped or replaced is not among the records, so it is nowhere in
+the copy. LMDB's own copies keep pages as they are, gaps included.
+
+The list of changed users (:mod:`uihkv.changes`) is left behind: it serves handles of the old directory, and names
+users.
+
+It leaves to others: the moment that the transactions see, where the copy goes, and to publish it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from uihkv.environment import MAP_BYTES
+from uihkv.maintenance import Progress
+from uihkv.shard import Shard
+
+_LEFT_BEHIND = b"changes"
+_PORTION = 4096
+"""Records of one transaction: what it holds in memory until it commits."""
+_PAGE = 1 << 20
+
+
+def copy_shards(
+    shards: Sequence[Shard],
+    transactions: Sequence[Any],
+    folders: Sequence[Path],
+    progress: Progress | None = None,
+) -> int:
+    """Copy shards, as read transactions see them, into new folders; how many records that is.
+
+    Args:
+        shards: open.
+        transactions: a read transaction each.
+        folders: made here, each with an LMDB environment that is flushed by whoever publishes it.
+        progress: called with records copied and all records.
+
+    """
+    databases = [shard.databases(transaction) for shard, transaction in zip(shards, transactions, strict=True)]
+    sizes = [
+        sum(transaction.stat(database)["entries"] for name, database in named.items() if name != _LEFT_BEHIND)
+        for named, transaction in zip(databases, transactions, strict=True)
+    ]
+    total, done = sum(sizes), 0
+    for shard, transaction, named, folder in zip(shards, transactions, databases, folders, strict=True):
+        folder.mkdir(parents=True)
+        for copied in _copy_shard(shard, transaction, named, folder):
+            done += copied
+            if progress is not None:
+                progress(done, total)
+    return done
+
+
+def _copy_shard(shard: Shard, transaction: Any, databases: dict[bytes, Any], folder: Path) -> Iterator[int]:
+    """Copy one shard; yields how many records each portion had."""
+    size = (shard.path / "data.mdb").stat().st_size
+    environment = lmdb.open(
+        str(folder), map_size=max(MAP_BYTES, -(-4 * size // _PAGE) * _PAGE), max_dbs=8, sync=False, metasync=False,
+        meminit=True, lock=False, readahead=False, max_spare_txns=0,
+    )  # fmt: skip
+    try:
+        for name, database in databases.items():
+            target = environment.open_db(name)
+            if name == _LEFT_BEHIND:
+                continue
+            with transaction.cursor(db=database) as source:
+                records = source.iternext(keys=True, values=True)
+                while True:
+                    with environment.begin(write=True) as writing, writing.cursor(db=target) as cursor:
+                        copied, _ = cursor.putmulti(islice(records, _PORTION), append=True)
+                    if not copied:
+                        break
+                    yield copied
+    finally:
+        environment.close()
