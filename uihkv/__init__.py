@@ -24,7 +24,15 @@ from uihkv.errors import (
     UihkvError,
 )
 from uihkv.histories import Histories, ReadCost
-from uihkv.maintenance import BackupResult, CompactionPolicy, CompactionResult, SealResult, TrimResult
+from uihkv.maintenance import (
+    BackupResult,
+    CompactionPolicy,
+    CompactionResult,
+    Problem,
+    SealResult,
+    TrimResult,
+    VerifyReport,
+)
 from uihkv.pointers import Pointers
 from uihkv.projection import Projection
 from uihkv.sampling import StochasticLength
@@ -48,6 +56,7 @@ __all__ = [
     "NotVisibleYetError",
     "PointerError",
     "Pointers",
+    "Problem",
     "Projection",
     "ReadCost",
     "ReadOnlyError",
@@ -65,6 +74,7 @@ __all__ = [
     "TrimResult",
     "TrimmedError",
     "UihkvError",
+    "VerifyReport",
 ]
 
 

@@ -39,6 +39,7 @@ class CorruptChunkError(UihkvError):
     """A chunk's bytes are not what was written. Names the shard, the user and the range of versions."""
 
     def __init__(self, what: str, *, shard: int, user_id: int, start: int, end: int) -> None:
+        self.what = what
         self.shard = shard
         self.user_id = user_id
         self.start = start
@@ -49,11 +50,11 @@ class CorruptChunkError(UihkvError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the fields, so that the error crosses a process border as itself."""
-        return _rebuild_corrupt, (str(self), self.shard, self.user_id, self.start, self.end)
+        return _rebuild_corrupt, (str(self), self.what, self.shard, self.user_id, self.start, self.end)
 
 
-def _rebuild_corrupt(message: str, shard: int, user_id: int, start: int, end: int) -> CorruptChunkError:
-    error = CorruptChunkError("", shard=shard, user_id=user_id, start=start, end=end)
+def _rebuild_corrupt(message: str, what: str, shard: int, user_id: int, start: int, end: int) -> CorruptChunkError:
+    error = CorruptChunkError(what, shard=shard, user_id=user_id, start=start, end=end)
     error.args = (message,)
     return error
 

@@ -138,3 +138,66 @@ class BackupResult:
     def describe(self) -> dict[str, Any]:
         """The fields by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes:
+        what: is wrong.
+        shard: where; None: the manifest.
+        user_id: whose chunk or tail; None: of no one user.
+        start, end: the events of that chunk or tail, ``[start, end)``, where they are known.
+        repairable: whether it can be made right from what is there.
+
+    """
+
+    what: str
+    shard: int | None = None
+    user_id: int | None = None
+    start: int | None = None
+    end: int | None = None
+    repairable: bool = False
+
+    @property
+    def place(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """Shard, user, start and end."""
+        return self.shard, self.user_id, self.start, self.end
+
+    def __str__(self) -> str:
+        where = [] if self.shard is None else [f"shard {self.shard:04d}"]
+        if self.user_id is not None:
+            where.append(f"user {self.user_id}")
+        if self.start is not None:
+            where.append(f"versions [{self.start}, {self.end})")
+        return f"{', '.join(where)}: {self.what}" if where else self.what
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a verification has read, and what is wrong.
+
+    Attributes:
+        shards, users, events, chunks, sources: what was looked at; of what cannot be read, nothing.
+        problems: that are there.
+        repaired: that were there before.
+
+    """
+
+    shards: int
+    users: int
+    events: int
+    chunks: int
+    sources: int
+    problems: tuple[Problem, ...] = ()
+    repaired: tuple[Problem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def describe(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)

@@ -38,7 +38,7 @@ from uihkv.shard import Shard, read_ragged
 
 Int64s = NDArray[np.int64]
 
-_VISIBLE_GREATEST_OFFSET = 56
+_GREATEST_AT = {TS: 40, VISIBLE_AT: 56}
 _SCHEMA_AT = 14
 PART_USERS = 4096
 """Most users that one transaction touches."""
@@ -139,13 +139,11 @@ class UserParts:
 
     def greatest_visible(self, wanted: Int64s) -> Int64s:
         """Greatest visible time of opened entries: int64[n]; of an empty tail, the greatest its user ever had."""
-        return load_words(self.entries, wanted, _VISIBLE_GREATEST_OFFSET)
+        return greatest_times(self.entries, self._view.layouts, wanted, VISIBLE_AT)
 
     def schema_versions(self, wanted: Int64s) -> Int64s:
         """Which of the store's schemas opened entries were written by: int64[n]."""
-        version = np.empty(len(wanted), np.int64)
-        load_schema_versions(self.entries.address, wanted, _SCHEMA_AT, version)
-        return version
+        return schema_versions(self.entries, wanted)
 
     def values(self, wanted: Int64s) -> list[bytes]:
         """The stored bytes of opened entries."""
@@ -174,6 +172,18 @@ class UserParts:
         view = self._view
         row = np.cumsum(count) - count
         return encode(view.layouts, events, row, count, start, user, visible, view.chunk_events, view.compress)
+
+
+def greatest_times(entries: Entries, layouts: Layouts, wanted: Int64s, name: str) -> Int64s:
+    """The greatest ``ts`` or ``visible_at`` of opened entries, by their headers: int64[n]."""
+    return load_words(entries, wanted, _GREATEST_AT[name])
+
+
+def schema_versions(entries: Entries, wanted: Int64s) -> Int64s:
+    """Which of the store's schemas opened entries were written by: int64[n]."""
+    version = np.empty(len(wanted), np.int64)
+    load_schema_versions(entries.address, wanted, _SCHEMA_AT, version)
+    return version
 
 
 def decode_events(entries: Entries, layouts: Layouts, slices: Slices, user: Int64s) -> Events:

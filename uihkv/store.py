@@ -37,7 +37,15 @@ from uihkv.errors import (
     StoreExistsError,
 )
 from uihkv.evolution import with_column, with_wider_column, without_column
-from uihkv.maintenance import BackupResult, CompactionPolicy, CompactionResult, Progress, SealResult, TrimResult
+from uihkv.maintenance import (
+    BackupResult,
+    CompactionPolicy,
+    CompactionResult,
+    Progress,
+    SealResult,
+    TrimResult,
+    VerifyReport,
+)
 from uihkv.manifest import (
     MANIFEST_NAME,
     MAX_CHUNK_EVENTS,
@@ -697,6 +705,31 @@ class Store:
 
         """
         return self._copy(_vacant(path), progress)
+
+    def verify(self, repair: bool = False, *, isolated: bool = True, progress: Progress | None = None) -> VerifyReport:
+        """Read all that the store holds, and say what is wrong and where; :mod:`uihkv.verify` says what is checked.
+
+        Beside readers and writers, one shard after the other. :func:`uihkv.verify.verify_store` does it for a store
+        that does not open.
+
+        Args:
+            repair: write chunks anew whose bounds or zones are not true to their data. Nothing else is derivable.
+            isolated: check in a process of its own, which damaged pages may kill; without it they may kill this one.
+            progress: called with the shards done and all shards.
+
+        Raises:
+            ReadOnlyError: with ``repair``, when the store was opened with ``readonly=True``.
+
+        """
+        from uihkv.verify import repair_chunks, verify_store
+
+        if repair:
+            self._check_writable()
+        report = verify_store(self._path, isolated=isolated, progress=progress)
+        repaired = repair_chunks(self._access(), report.problems) if repair else []
+        if repaired:
+            report = verify_store(self._path, isolated=isolated, progress=progress)
+        return replace(report, repaired=tuple(repaired))
 
     def _copy(self, target: Path, progress: Progress | None) -> BackupResult:
         from uihkv.aside import built_aside

@@ -104,6 +104,17 @@ def test_compact_and_backup_make_stores_that_hold_the_same(folder: Path, tmp_pat
     assert table.returncode == 0 and all(len(line) <= 80 for line in table.stdout.splitlines())
 
 
+def test_verify_ends_with_1_and_the_list_where_something_is_wrong(folder: Path, tmp_path: Path) -> None:
+    sound = run("verify", folder / "store", "--json")
+    assert sound.returncode == 0, sound.stderr
+    assert (json.loads(sound.stdout)["ok"], json.loads(sound.stdout)["events"]) == (True, 4)
+    shutil.copytree(folder / "store", tmp_path / "store")
+    (tmp_path / "store/shards/0001/data.mdb").write_bytes(b"nothing" * 2000)
+    damaged = run("verify", tmp_path / "store", "--repair")
+    assert damaged.returncode == 1 and "1 problem" in damaged.stderr
+    assert "shard 0001: " in damaged.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -136,7 +147,7 @@ def test_what_fails_says_so_in_a_line_and_leaves_nothing(
 
 
 def test_help_teaches_with_an_example() -> None:
-    for command in ("create", "ingest", "resolve", "stats", "show", "trim", "compact", "backup", "demo"):
+    for command in ("create", "ingest", "resolve", "stats", "show", "verify", "trim", "compact", "backup", "demo"):
         done = run(command, "--help")
         assert done.returncode == 0
         assert "--json" in done.stdout, command

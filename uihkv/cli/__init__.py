@@ -38,6 +38,7 @@ BUILT_IN = {
         "audit",
         "stats",
         "show",
+        "verify",
         "trim",
         "compact",
         "backup",
