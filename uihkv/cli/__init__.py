@@ -46,6 +46,9 @@ BUILT_IN = {
 }
 """The store's own commands, in the order in which a store needs them."""
 
+for _name, _function in {"import": "import_", "import-git": "import_git"}.items():
+    BUILT_IN[_name] = EntryPoint(_name, f"uihkv.cli.imports:{_function}", GROUP)
+
 
 class _Commands(TyperGroup):
     """The commands by name, each loaded when it is asked for."""

@@ -45,7 +45,7 @@ def ingest(
 
     Example: uihkv ingest store events.parquet --source clicks
     """
-    names = dict(_parse_rename(pair) for pair in rename or [])
+    names = dict(parse_rename(pair) for pair in rename or [])
     if len(names) != len(rename or []):
         raise typer.BadParameter("a column is renamed twice", param_hint="--rename")
     from uihkv.ingest import IngestProgress
@@ -65,7 +65,7 @@ def ingest(
         print_table(fact_table(f"ingested into {store}", result.describe()))
 
 
-def _parse_rename(pair: str) -> tuple[str, str]:
+def parse_rename(pair: str) -> tuple[str, str]:
     """``author=user_id`` as the two names."""
     given, equals, name = pair.partition("=")
     if not (given and equals and name):
