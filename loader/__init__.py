@@ -16,43 +16,58 @@ if TYPE_CHECKING:
     from loader.batch import Batch
     from loader.errors import DeviceError, LoaderClosedError, SettingError, StateError
     from loader.examples import ArrayExamples, Examples, ParquetExamples
+    from loader.feeds import ArrowStream, JsonLines, ParquetFolder
+    from loader.freshness import Freshness
     from loader.iterator import LoaderIterator
     from loader.jagged import Jagged, TenantHistory
     from loader.loader import Loader
     from loader.stats import LoaderStats, StageStats
+    from loader.stream import StreamExamples, StreamLoader
 
 _HOMES = {
     "ArrayExamples": "examples",
+    "ArrowStream": "feeds",
     "Batch": "batch",
     "DeviceError": "errors",
     "Examples": "examples",
+    "Freshness": "freshness",
     "Jagged": "jagged",
+    "JsonLines": "feeds",
     "Loader": "loader",
     "LoaderClosedError": "errors",
     "LoaderIterator": "iterator",
     "LoaderStats": "stats",
     "ParquetExamples": "examples",
+    "ParquetFolder": "feeds",
     "SettingError": "errors",
     "StageStats": "stats",
     "StateError": "errors",
+    "StreamExamples": "stream",
+    "StreamLoader": "stream",
     "TenantHistory": "jagged",
 }
 """The module of each public name."""
 
 __all__ = [
     "ArrayExamples",
+    "ArrowStream",
     "Batch",
     "DeviceError",
     "Examples",
+    "Freshness",
     "Jagged",
+    "JsonLines",
     "Loader",
     "LoaderClosedError",
     "LoaderIterator",
     "LoaderStats",
     "ParquetExamples",
+    "ParquetFolder",
     "SettingError",
     "StageStats",
     "StateError",
+    "StreamExamples",
+    "StreamLoader",
     "TenantHistory",
 ]
 

@@ -44,7 +44,8 @@ class Loader:
 
     Args:
         store: where histories are; stays the caller's to close.
-        examples: :class:`ParquetExamples`, :class:`ArrayExamples`, or any :class:`Examples`.
+        examples: :class:`ParquetExamples`, :class:`ArrayExamples`, or any :class:`Examples`; or a
+            :class:`StreamExamples`, which makes it a :class:`loader.stream.StreamLoader`.
         projection: what is read of each history; or
         tenants: several projections by name, of which each batch carries a history each.
         batch_size: examples a batch on this rank; with ``max_events`` at most.
@@ -73,6 +74,15 @@ class Loader:
         DeviceError: for a device that is not here.
 
     """
+
+    def __new__(cls, store: Any = None, examples: Any = None, *_: Any, **__: Any) -> Self:
+        """Of a stream a :class:`loader.stream.StreamLoader`, as ``pathlib.Path`` gives the path of its system."""
+        if cls is Loader:
+            from loader.stream import StreamExamples, StreamLoader
+
+            if isinstance(examples, StreamExamples):
+                return object.__new__(StreamLoader)  # type: ignore[return-value]
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -104,7 +114,7 @@ class Loader:
             )
         self._store = store
         self.dataset = examples
-        self._tenants = _parse_tenants(store, projection, tenants)
+        self._tenants = parse_tenants(store, projection, tenants)
         rank, world_size = _parse_ranks(rank, world_size)
         self._prefetch = _whole("prefetch", prefetch, 1)
         self._cuts = BatchCuts(
@@ -147,6 +157,9 @@ class Loader:
         self._epoch = 0
         self._resume_from: Position | None = None
         self._pass = Pass(Position(0, 0), self._new_meter())
+        self._begin_life()
+
+    def _begin_life(self) -> None:
         self._pipelines: weakref.WeakSet[Pipeline[Place, Sent]] = weakref.WeakSet()
         self._closed = False
 
@@ -216,7 +229,7 @@ class Loader:
         self._resume_from = None
         self._pass = Pass(position, meter)
         self._pipelines.add(pipeline)
-        receive = _receive_on_host if self._transfer is None else self._transfer.receive
+        receive = receive_on_host if self._transfer is None else self._transfer.receive
         return LoaderIterator(pipeline, plan, self._pass, receive)
 
     def __aiter__(self) -> LoaderIterator:
@@ -331,13 +344,20 @@ def _places(plan: Plan, epoch: int, rank: int) -> Iterator[Place]:
         yield Place(epoch, rank, batch, plan.rows(batch))
 
 
-def _receive_on_host(sent: Sent) -> Batch:
+def receive_on_host(sent: Sent) -> Batch:
+    """A batch that stays where it was made."""
     return sent.batch
 
 
-def _parse_tenants(
+def parse_tenants(
     store: Store, projection: Projection | None, tenants: Mapping[str, Projection] | None
 ) -> dict[str, Projection]:
+    """A projection each, by name; of one projection under the name of the only tenant.
+
+    Raises:
+        SettingError, SchemaError: for what cannot be.
+
+    """
     if (projection is None) == (tenants is None):
         given = "neither" if projection is None else "both"
         raise SettingError(f"{given} projection and tenants given; give one: projection=Projection(max_len=1024)")

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Generic, TypeVar
@@ -56,7 +56,8 @@ class Pipeline(Generic[T, R]):
     """Results of ``work(item)`` for each item of a source, made ahead of the consumer.
 
     Args:
-        source: the items; iterated in the pipeline's thread.
+        source: the items; iterated in the pipeline's thread. An async iterator is asked for an item only when there is
+            a place for it, and closed at the end, if it has ``aclose``.
         work: called in executor threads, several at once.
         release: called once, when nothing runs any more; not when the construction fails.
         ahead: most items that are under way or ready, 1 or more.
@@ -66,7 +67,7 @@ class Pipeline(Generic[T, R]):
 
     def __init__(
         self,
-        source: Iterable[T],
+        source: Iterable[T] | AsyncIterator[T],
         work: Callable[[T], R],
         release: Callable[[], None],
         *,
@@ -180,15 +181,35 @@ class Pipeline(Generic[T, R]):
         """Give items to the executor, as places come free; the queue is bounded by the places."""
         loop = asyncio.get_running_loop()
         try:
-            for item in self._source:
-                await self._places.acquire()
-                under_way.put_nowait(loop.run_in_executor(self._pool, self._carry, item))
+            if isinstance(self._source, AsyncIterator):
+                await self._feed_async(self._source, under_way)
+            else:
+                for item in self._source:
+                    await self._places.acquire()
+                    under_way.put_nowait(loop.run_in_executor(self._pool, self._carry, item))
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             under_way.put_nowait(_Failed(error))
         else:
             under_way.put_nowait(None)
+
+    async def _feed_async(
+        self, source: AsyncIterator[T], under_way: asyncio.Queue[asyncio.Future[R | _Failed] | _Failed | None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._places.acquire()
+                try:
+                    item = await anext(source)
+                except StopAsyncIteration:
+                    return
+                under_way.put_nowait(loop.run_in_executor(self._pool, self._carry, item))
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
 
     async def _deliver(self, under_way: asyncio.Queue[asyncio.Future[R | _Failed] | _Failed | None]) -> None:
         while True:

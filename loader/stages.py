@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loader.batch import assemble_batch
-from loader.examples import Examples
+from loader.columns import Array
 from loader.prefetch import Sent, Transfer
 from loader.stats import Meter
 from uihkv import (
@@ -37,6 +37,7 @@ from uihkv import (
 
 if TYPE_CHECKING:
     from uihkv import Snapshot
+    from uihkv.inline import InlineTail
 
 STAGES = ("take", "read", "assemble")
 TRANSFER = "transfer"
@@ -69,6 +70,13 @@ class Place:
         return f"batch {self.batch} of epoch {self.epoch}, rank {self.rank}"
 
 
+class Taken(Protocol):
+    """What the first stage asks of examples."""
+
+    def take(self, indices: NDArray[np.int64]) -> tuple[Pointers, dict[str, Array]]:
+        """Rows ``indices: int64[B]``: their pointers, and each column as a new array."""
+
+
 class BatchMaker:
     """Makes batches of examples; safe to call from several threads at once.
 
@@ -79,18 +87,21 @@ class BatchMaker:
         transfer: how batches reach their device; None: they stay on the host.
         meter: counts the stages' times.
         on_trimmed: what becomes of an example whose events are trimmed.
+        inline: of a maker of one batch, the inline tails of its rows; None: none.
 
     """
 
     def __init__(
         self,
-        examples: Examples,
+        examples: Taken,
         snapshot: Snapshot,
         tenants: Mapping[str, Projection],
         transfer: Transfer | None,
         meter: Meter,
         on_trimmed: Literal["raise", "truncate"] = "raise",
+        inline: InlineTail | None = None,
     ) -> None:
+        self._inline = inline
         self._examples = examples
         self._snapshot = snapshot
         self._tenants = tenants
@@ -129,8 +140,9 @@ class BatchMaker:
         for tenant, projection in self._tenants.items():
             try:
                 histories[tenant] = self._snapshot.read(
-                    pointers, projection, as_of=as_of, epoch=place.epoch, on_trimmed=self._on_trimmed
-                )
+                    pointers, projection, as_of=as_of, epoch=place.epoch, on_trimmed=self._on_trimmed,
+                    inline=self._inline,
+                )  # fmt: skip
             except _OF_ONE_EXAMPLE as error:
                 row = self._find_example(pointers, as_of, projection, type(error))
                 if row is not None:
@@ -149,7 +161,10 @@ class BatchMaker:
         def fails(rows: slice) -> bool:
             try:
                 moments = None if as_of is None else as_of[rows]
-                self._snapshot.read(pointers[rows], projection, as_of=moments, on_trimmed=self._on_trimmed)
+                inline = None if self._inline is None else self._inline[rows]
+                self._snapshot.read(
+                    pointers[rows], projection, as_of=moments, on_trimmed=self._on_trimmed, inline=inline
+                )
             except kind:
                 return True
             return False

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from loader.freshness import Freshness
+
 CONSUMER = "consumer"
 """What limits when the trainer hardly ever waits."""
 
@@ -58,6 +60,7 @@ class LoaderStats:
         ready_mean: batches that lay ready when the consumer asked, on average; at most ``prefetch``.
         limiting: the stage that takes longest, or ``"consumer"`` when it waited for less than 5 % of the time;
             ``""`` before the first batch.
+        freshness: of a stream; None for other examples.
 
     """
 
@@ -71,6 +74,7 @@ class LoaderStats:
     wait_share: float
     ready_mean: float
     limiting: str
+    freshness: Freshness | None = None
 
     def describe(self) -> dict[str, Any]:
         """The fields by name, as plain values."""

@@ -87,23 +87,24 @@ class FreshSnapshots:
         return None if current is None else time.monotonic() - current.taken_s
 
     @contextmanager
-    def use(self, since_s: float | None = None) -> Iterator[Snapshot]:
+    def use(self, *, newer: bool = False, any_age: bool = False) -> Iterator[Snapshot]:
         """A snapshot that stays open inside.
 
         Args:
-            since_s: take a new one if the current was taken before this ``time.monotonic()``; None: by its age.
+            newer: take a new one now, whatever the current one's age is.
+            any_age: the current one will do, if there is one: it has what was seen in any snapshot before.
 
         Raises:
             StoreClosedError: after :meth:`close`.
 
         """
-        lease = self._acquire(since_s)
+        lease = self._acquire(newer, any_age)
         try:
             yield lease.snapshot
         finally:
             self._release(lease)
 
-    def _acquire(self, since_s: float | None) -> _Lease:
+    def _acquire(self, newer: bool, any_age: bool) -> _Lease:
         if self._pid != os.getpid():
             self._begin()  # snapshots and locks are the parent's
         old: _Lease | None = None
@@ -112,8 +113,7 @@ class FreshSnapshots:
                 raise StoreClosedError("this reader is closed; make a new one")
             lease = self._current
             now = time.monotonic()
-            floor = now - self._refresh_s if since_s is None else since_s
-            if lease is None or lease.taken_s < floor or (since_s is None and not self._refresh_s):
+            if lease is None or newer or not (any_age or (self._refresh_s and now - lease.taken_s <= self._refresh_s)):
                 # The time is noted before the snapshot is taken, so that an age is never understated.
                 lease = _Lease(self._store.snapshot(verify=self._verify), now)
                 old, self._current = self._replace(), lease
