@@ -17,7 +17,8 @@ BENCHES: dict[str, str] = {
     "footprint": "bytes an event on disk, against raw columns and Parquet",
     "ingest": "events a second in bulk and one at a time, and bytes written for them",
     "resolve": "pointers resolved a second, against ASOF joins of DuckDB and Polars",
-    "refresh": "a new snapshot of a store that has grown, and what it costs the appends",
+    "cold": "reads from the disk: throughput, and bytes read over bytes needed",
+    "refresh": "a new snapshot of a store that has grown",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }
 """Every bench by its module's name, and what it asks in a few words."""

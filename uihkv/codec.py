@@ -24,6 +24,7 @@ from uihkv.events import Events
 from uihkv.kernels import decode as _decode
 from uihkv.kernels import encode as _encode
 from uihkv.kernels import status
+from uihkv.kernels.ahead import are_in_memory, ask_for_pages, find_blocks
 from uihkv.kernels.plan import list_bound
 from uihkv.schema import TS, VISIBLE_AT, Schema
 
@@ -40,6 +41,9 @@ VERIFY_CODES: dict[str, int] = {
 
 _LENGTH_BYTES = 4
 """Of a distinct value, in the block of their lengths."""
+
+_LOOKED_AT = 16
+"""Of how many values it is looked up whether their pages are in memory; that costs a fraction of a microsecond each."""
 
 _MIN_THREAD_EVENTS = 1 << 14
 """Fewer events are decoded before another thread has woken up."""
@@ -158,15 +162,6 @@ class Entries:
         other.address = np.zeros_like(self.address)  # the system gives such memory when it is touched
         other.verified = np.zeros_like(self.verified)
         other.scratch_bytes = 0
-        return other
-
-    def with_closed_tails(self) -> Entries:
-        """The same entries in a later state of the store, whose tails may have grown: no value has a place."""
-        other = self.unopened()
-        other.size = np.zeros_like(self.size)
-        other.start, other.end = self.start.copy(), self.end.copy()
-        other.start[self.first_tail :] = -1
-        other.end[self.first_tail :] = -1
         return other
 
     def error(self, code: int, entry: int) -> CorruptChunkError | FormatError:
@@ -347,16 +342,66 @@ def _run_part(
 
 def measure_slices(entries: Entries, layouts: Layouts, slices: Slices, names: Sequence[str]) -> tuple[int, int]:
     """Chunks that slices, sorted by entry, touch, and the stored bytes of these columns' blocks in them."""
+    chunks, size = _decode.measure_blocks(
+        entries.address, slices.entry, layouts.width, layouts.elements, layouts.plain_offset,
+        _all_blocks(layouts, names),
+    )  # fmt: skip
+    return int(chunks), int(size)
+
+
+def _all_blocks(layouts: Layouts, names: Sequence[str]) -> Int64s:
+    """Every block of these columns in each version, negative where it lacks: int64[versions, blocks]."""
     first = layouts.first_blocks(names)
     blocks = [first]
     for place, name in enumerate(names):
         one = first[:, place : place + 1]
         blocks += [np.where(one < 0, one, one + 1 + more) for more in range(layouts.further_blocks(name))]
-    chunks, size = _decode.measure_blocks(
-        entries.address, slices.entry, layouts.width, layouts.elements, layouts.plain_offset,
-        np.ascontiguousarray(np.concatenate(blocks, axis=1)),
-    )  # fmt: skip
-    return int(chunks), int(size)
+    return np.ascontiguousarray(np.concatenate(blocks, axis=1))
+
+
+def ask_for_blocks(
+    entries: Entries, layouts: Layouts, slices: Slices, names: Sequence[str], always: bool = False
+) -> int:
+    """Ask the system for the pages of these columns' blocks, before they are read; bytes asked for.
+
+    Args:
+        entries, layouts, names: as for :func:`decode_fixed`.
+        slices: sorted by entry.
+        always: also when a few of the pages, looked at first, are in memory.
+
+    """
+    blocks = _all_blocks(layouts, names)
+
+    def find(entry: Int64s) -> tuple[Int64s, Int64s]:
+        begin, end = np.empty((2, len(entry), blocks.shape[1]), np.int64)
+        find_blocks(entries.address, entry, layouts.width, layouts.elements, layouts.plain_offset, blocks, begin, end)
+        return begin.ravel(), end.ravel()
+
+    if not always and are_in_memory(find(slices.entry[:: len(slices.entry) // _LOOKED_AT + 1])[0]):
+        return 0
+    return _ask_for(*find(slices.entry))
+
+
+def ask_for_values(entries: Entries, wanted: Int64s, address: Int64s, whole: bool, always: bool = False) -> int:
+    """Ask for the first pages of values, which hold their headers, or for all of them; bytes asked for.
+
+    Args:
+        entries: whose sizes are known.
+        wanted: int64[n], entries.
+        address: int64[n], where they lie.
+        whole: everything will be read.
+        always: also when a few of the pages, looked at first, are in memory.
+
+    """
+    if not always and are_in_memory(address[:: len(address) // _LOOKED_AT + 1]):
+        return 0
+    size = entries.size[wanted]
+    return _ask_for(address, address + (size if whole else np.minimum(size, 1)))
+
+
+def _ask_for(begin: Int64s, end: Int64s) -> int:
+    order = np.argsort(begin)
+    return int(ask_for_pages(begin[order], end[order]))
 
 
 def load_words(entries: Entries, wanted: Int64s, offset: int) -> Int64s:

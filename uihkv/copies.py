@@ -5,9 +5,6 @@ pages to the end; nothing is ever freed, so there are no free pages, and no byte
 begin as zeros, ``meminit``). What was trimmed, dropped or replaced is not among the records, so it is nowhere in
 the copy. LMDB's own copies keep pages as they are, gaps included.
 
-The list of changed users (:mod:`uihkv.changes`) is left behind: it serves handles of the old directory, and names
-users.
-
 It leaves to others: the moment that the transactions see, where the copy goes, and to publish it.
 """
 
@@ -24,7 +21,6 @@ from uihkv.environment import MAP_BYTES
 from uihkv.maintenance import Progress
 from uihkv.shard import Shard
 
-_LEFT_BEHIND = b"changes"
 _PORTION = 4096
 """Records of one transaction: what it holds in memory until it commits."""
 _PAGE = 1 << 20
@@ -47,7 +43,7 @@ def copy_shards(
     """
     databases = [shard.databases(transaction) for shard, transaction in zip(shards, transactions, strict=True)]
     sizes = [
-        sum(transaction.stat(database)["entries"] for name, database in named.items() if name != _LEFT_BEHIND)
+        sum(transaction.stat(database)["entries"] for database in named.values())
         for named, transaction in zip(databases, transactions, strict=True)
     ]
     total, done = sum(sizes), 0
@@ -70,8 +66,6 @@ def _copy_shard(shard: Shard, transaction: Any, databases: dict[bytes, Any], fol
     try:
         for name, database in databases.items():
             target = environment.open_db(name)
-            if name == _LEFT_BEHIND:
-                continue
             with transaction.cursor(db=database) as source:
                 records = source.iternext(keys=True, values=True)
                 while True:

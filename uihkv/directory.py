@@ -1,9 +1,9 @@
 """Where every chunk and tail of a snapshot is.
 
-A :class:`Listing` is what all snapshots of the same transactions share: every range of versions, built from keys alone,
-so that a large store is opened without reading it, and where values lie in LMDB's map, looked up on first use. A
-:class:`SnapshotDirectory` is one snapshot's own: which entries it has opened, and what of them it has verified.
-How the next listing follows from one when the store has grown is :mod:`uihkv.refresh`'s.
+A :class:`Listing` is what all snapshots of the same transactions share: every range of versions, and where the values
+lie in LMDB's map. It is built from keys alone, so that a large store is opened without reading it, and from the
+listing before: the shards that nobody has written to since are taken over. A :class:`SnapshotDirectory` is one
+snapshot's own: which entries it has opened, and what of them it has verified.
 
 Flat arrays over all shards. Entries stand in this order: the chunks of shard 0 in key order, of shard 1, …, then one
 tail a user, in the order of the users. Users are ascending within each shard. What entries hold is
@@ -16,16 +16,17 @@ import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uihkv.codec import Entries, Layouts
-from uihkv.kernels.plan import find_rows
+from uihkv.codec import Entries, Layouts, ask_for_values
+from uihkv.kernels.plan import find_first_chunks, find_rows
 from uihkv.shard import Shard, ShardKeys
 
 Int64s = NDArray[np.int64]
+Ahead = Literal["headers", "values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +37,17 @@ class View:
         shard: the open shard.
         map_bytes: size of its map: where values lie is another place in another map.
         transaction_id: of the last transaction that had committed. Until the next one commits, no page changes place.
-        changes: how many changed users it had noted.
 
     """
 
     shard: Shard
     map_bytes: int
     transaction_id: int
-    changes: int
 
     @classmethod
     def of(cls, shard: Shard, transaction: Any) -> Self:
         """The state that a read transaction sees."""
-        return cls(shard, shard.map_bytes(), transaction.id(), shard.changes(transaction))
+        return cls(shard, shard.map_bytes(), transaction.id())
 
     def follows(self, other: View) -> bool:
         """Whether it is the same shard, no older and at the same place."""
@@ -79,48 +78,37 @@ class Listing:
         self.users = np.concatenate([part.tails for part in parts])
         self.first_user = _running([len(part.tails) for part in parts])
         self._shard_chunks = _running([len(part.user) for part in parts])
-        before = self._shard_chunks.tolist()
-        bounds = [np.searchsorted(part.user, part.tails) + before[i] for i, part in enumerate(parts)]
-        self.first_chunk = np.concatenate([*bounds, self._shard_chunks[-1:]])
+        self.first_chunk = np.empty(len(self.users) + 1, np.int64)
+        self.first_chunk[-1] = self._shard_chunks[-1]
         number = np.arange(len(parts), dtype=np.uint16)
         shard_of = np.concatenate(
             [np.repeat(number, np.diff(self._shard_chunks)), np.repeat(number, np.diff(self.first_user))]
         )
         ranges = [np.concatenate([getattr(part, name) for part in parts]) for name in ("user", "start", "end")]
         self.entries = Entries(shard_of, (ranges[0], ranges[1], ranges[2]), self.users)
+        for index, part in enumerate(parts):
+            before, users = self._shard_chunks[index], slice(*self.first_user[index : index + 2].tolist())
+            find_first_chunks(part.user, part.tails, before, self.first_chunk[users])
+            if part.address is not None and part.size is not None:
+                for span, there in zip(self._spans_of(index), _halves(len(part.user)), strict=True):
+                    self.entries.address[span] = part.address[there]
+                    self.entries.size[span] = part.size[there]
 
-    def succeed(self, views: Sequence[View]) -> Listing:
-        """The listing of later states with the same keys; the arrays that keys give are shared."""
-        other: Listing = object.__new__(Listing)
-        other._lock = threading.Lock()
-        other.views = tuple(views)
-        other.users, other.first_user, other.first_chunk = self.users, self.first_user, self.first_chunk
-        other._shard_chunks = self._shard_chunks
-        other.entries = self.entries.with_closed_tails()
-        return other
-
-    def keep_places(self, before: Listing) -> None:
-        """Take over where the values of unchanged shards lie."""
-        with before._lock:
-            for number, (view, known) in enumerate(zip(self.views, before.views, strict=True)):
-                if view != known:
-                    continue
-                pairs = zip(self.spans_of(number), before.spans_of(number), strict=True)
-                for here, there in pairs:
-                    self.entries.address[here] = before.entries.address[there]
-                    self.entries.size[here] = before.entries.size[there]
-
-    def spans_of(self, number: int) -> tuple[slice, slice]:
+    def _spans_of(self, number: int) -> tuple[slice, slice]:
         """Where the chunks and where the tails of a shard stand among the entries."""
         tails = self.first_user[number : number + 2] + self.entries.first_tail
         chunks = self._shard_chunks[number : number + 2]
         return slice(*chunks.tolist()), slice(*tails.tolist())
 
     def keys_of(self, number: int) -> ShardKeys:
-        """The keys of one shard, as views of the arrays."""
-        chunks, tails = self.spans_of(number)
+        """What was found of one shard."""
+        chunks, tails = self._spans_of(number)
         entries = self.entries
-        return ShardKeys(entries.user[chunks], entries.start[chunks], entries.end[chunks], entries.user[tails])
+        with self._lock:
+            address, size = (np.concatenate([part[chunks], part[tails]]) for part in (entries.address, entries.size))
+        return ShardKeys(
+            entries.user[chunks], entries.start[chunks], entries.end[chunks], entries.user[tails], address, size
+        )
 
     def locate(self, wanted: Int64s, transactions: Sequence[Any]) -> Int64s:
         """Where values lie: int64[n]; 0 for those that are not there. Transactions of the listing's own states."""
@@ -131,6 +119,41 @@ class Listing:
             for number in np.unique(shard).tolist():
                 self.views[number].shard.find_values(transactions[number], entries, unknown[shard == number])
             return entries.address[wanted]
+
+
+class NewestListing:
+    """The newest listing that a store's handle has; safe for threads."""
+
+    __slots__ = ("_listing", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listing: Listing | None = None
+
+    def follow(self, shards: Sequence[Shard], transactions: Sequence[Any]) -> Listing:
+        """The listing of the states that these read transactions see: only shards in another state are listed.
+
+        Raises:
+            FormatError: for keys that cannot be, or damaged pages.
+
+        """
+        views = tuple(View.of(shard, transaction) for shard, transaction in zip(shards, transactions, strict=True))
+        with self._lock:
+            known = self._listing
+            if known is not None and known.views == views:
+                return known
+            listing = Listing(
+                views,
+                [
+                    known.keys_of(number)
+                    if known is not None and known.views[number] == view
+                    else view.shard.list_values(transactions[number])
+                    for number, view in enumerate(views)
+                ],
+            )
+            if known is None or all(view.follows(before) for view, before in zip(views, known.views, strict=True)):
+                self._listing = listing
+            return listing
 
 
 class SnapshotDirectory:
@@ -158,8 +181,20 @@ class SnapshotDirectory:
         find_rows(user_id, self.first_user, self.users, rows)
         return rows
 
-    def prepare(self, wanted: Int64s, layouts: Layouts, verify: int) -> None:
+    def prepare(
+        self, wanted: Int64s, layouts: Layouts, verify: int, ahead: Ahead = "headers", always: bool = False
+    ) -> int:
         """Look up and check the entries among the wanted that were not used before.
+
+        Args:
+            wanted: int64[n], entries.
+            layouts: of the store.
+            verify: one of the codec's codes.
+            ahead: which of their pages to ask the system for before the first is touched, unless they are in memory;
+                always: in any case.
+
+        Returns:
+            bytes asked for.
 
         Raises:
             CorruptChunkError, FormatError: for values that are no chunks.
@@ -168,12 +203,19 @@ class SnapshotDirectory:
         entries = self.entries
         unused = entries.address[wanted] == 0
         if not unused.any():
-            return
+            return 0
         fresh = np.unique(wanted[unused])
-        entries.address[fresh] = self._listing.locate(fresh, self._transactions)
+        address = self._listing.locate(fresh, self._transactions)
+        asked = ask_for_values(entries, fresh, address, ahead == "values", always)
+        entries.address[fresh] = address
         entries.open(fresh, layouts, verify)
+        return asked
 
 
 def _running(counts: Sequence[int]) -> Int64s:
     """Where each part begins, and where the last one ends."""
     return np.fromiter(itertools.accumulate(counts, initial=0), np.int64, len(counts) + 1)
+
+
+def _halves(chunks: int) -> tuple[slice, slice]:
+    return slice(None, chunks), slice(chunks, None)

@@ -42,13 +42,21 @@ def chunk_keys(user_id: Int64s, start: Int64s, end: Int64s) -> bytes:
 
 def parse_tail_keys(keys: Iterable[bytes]) -> Int64s:
     """User ids of tail keys: int64[n]."""
-    words = np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)
+    return parse_tail_words(np.frombuffer(b"".join(keys), ">u8").astype(np.uint64))
+
+
+def parse_tail_words(words: NDArray[np.uint64]) -> Int64s:
+    """User ids of tail keys, given as numbers: uint64[n]."""
     return (words ^ _SIGN).view(np.int64)
 
 
 def parse_chunk_keys(keys: Iterable[bytes]) -> tuple[Int64s, Int64s, Int64s]:
     """User ids, starts and ends of chunk keys: int64[n] each."""
-    words = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 3).astype(np.uint64)
+    return parse_chunk_words(np.frombuffer(b"".join(keys), ">u8").reshape(-1, 3).astype(np.uint64))
+
+
+def parse_chunk_words(words: NDArray[np.uint64]) -> tuple[Int64s, Int64s, Int64s]:
+    """User ids, starts and ends of chunk keys, given as numbers: uint64[n, 3]."""
     user_id = (words[:, 0] ^ _SIGN).view(np.int64)
     return user_id, words[:, 2].view(np.int64), words[:, 1].view(np.int64)
 

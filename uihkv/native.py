@@ -105,6 +105,19 @@ def _register_all() -> bool:
     return all(found)
 
 
+def _register_paging() -> None:
+    """``madvise`` and ``mincore``, where the system has them; elsewhere nothing happens, which is no error."""
+    for name, symbol, last in (("uihkv_advise", "madvise", _INT), ("uihkv_residence", "mincore", _POINTER)):
+        prototype = ctypes.CFUNCTYPE(_INT, _POINTER, _SIZE, last)
+        try:
+            function: Any = getattr(ctypes.CDLL(None), symbol)
+        except (AttributeError, OSError, TypeError):
+            function = prototype(lambda address, size, other: -1)
+        _keep_alive.append(function)
+        llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+
+
+_register_paging()
 NATIVE = _register_all()
 """Whether the kernels call the C functions themselves."""
 
@@ -133,3 +146,9 @@ lz4_compress: Any = types.ExternalFunction(
 
 xxh3: Any = types.ExternalFunction("uihkv_xxh3", types.uint64(types.intp, types.uintp, types.uint64))
 """``(source, size, seed)`` → xxh3 hash of 64 bits."""
+
+advise: Any = types.ExternalFunction("uihkv_advise", types.int32(types.intp, types.uintp, types.int32))
+"""``madvise(address, size, advice)`` → 0, or -1 where the system refuses."""
+
+residence: Any = types.ExternalFunction("uihkv_residence", types.int32(types.intp, types.uintp, types.intp))
+"""``mincore(address, size, target)`` → 0 and a byte a page, bit 0 of which says that it is in memory; or -1."""

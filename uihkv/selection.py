@@ -69,7 +69,7 @@ class Windows:
 def select_events(
     directory: SnapshotDirectory,
     layouts: Layouts,
-    prepare: Callable[[Int64s], None],
+    prepare: Callable[[Int64s], object],
     row: Int64s,
     version: Int64s,
     tests: Sequence[Test],

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv import keys
-from uihkv.changes import NEWEST, note_users, place_of, users_since
 from uihkv.codec import (
     EncodedChunks,
     Entries,
@@ -37,16 +36,14 @@ from uihkv.kernels.decode import VERIFY_ONCE, load_words
 from uihkv.kernels.plan import lift_visible
 from uihkv.schema import TS, VISIBLE_AT
 from uihkv.sources import UNKNOWN, SourceRecord
+from uihkv.tree import list_values
 
 Int64s = NDArray[np.int64]
 
 _NO_CHUNKS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+_CHUNKS, _TAILS = b"chunks", b"tails"
 _VISIBLE_MAX_OFFSET = 56
 _NEVER = np.iinfo(np.int64).min
-
-_MIN_CHANGES = 256
-_CHANGES_SHARE = 8
-"""Changed users are kept in mind up to this share of all: behind more of them, listing all keys costs no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +63,7 @@ class ShardKeys:
     Attributes:
         user, start, end: int64[chunks], in key order.
         tails: int64[tails], the users that have one, ascending.
+        address, size: int64[chunks + tails], where the values lie; None where that was not looked up.
 
     """
 
@@ -73,6 +71,8 @@ class ShardKeys:
     start: Int64s
     end: Int64s
     tails: Int64s
+    address: Int64s | None = None
+    size: Int64s | None = None
 
 
 class Shard:
@@ -95,8 +95,8 @@ class Shard:
         self._environment = open_environment(path, create=create, flush=flush)
         try:
             # LMDB publishes a handle by an (empty) write transaction: opening may wait for a writer's current one.
-            self._chunks, self._tails, self._sources, self._changes = (
-                self._environment.open_db(name, create=create) for name in (b"chunks", b"tails", b"sources", b"changes")
+            self._chunks, self._tails, self._sources = (
+                self._environment.open_db(name, create=create) for name in (_CHUNKS, _TAILS, b"sources")
             )
         except lmdb.Error as error:
             close_environment(path)
@@ -114,7 +114,7 @@ class Shard:
     def databases(self, transaction: Any) -> dict[bytes, Any]:
         """Every sub-database by its name, as the transaction sees them."""
         with transaction.cursor() as cursor:
-            names = [bytes(key) for key in cursor.iternext(values=False) if key != NEWEST]
+            names = [bytes(key) for key in cursor.iternext(values=False)]
         return {name: self._environment.open_db(name, txn=transaction, create=False) for name in names}
 
     # -- writing ------------------------------------------------------------------------------------
@@ -169,16 +169,7 @@ class Shard:
         lifted = lift_visible(both.visible_at, group_row, group_count, low)
         chunks = encode(layouts, both, group_row, group_count, start, users, latest, chunk_events, compress)
         self._put(transaction, users, chunks)
-        self.note_change(transaction, users)
         return ShardAppend(len(events), 0, int(lifted), len(users))
-
-    def note_change(self, transaction: Any, users: Int64s) -> None:
-        """Tell whoever knows this shard's keys which users' to list again: int64[n].
-
-        Every transaction that puts or deletes a chunk or tail calls it, with the users whose they are.
-        """
-        tails = int(transaction.stat(self._tails)["entries"])
-        note_users(transaction, self._changes, users, max(_MIN_CHANGES, tails // _CHANGES_SHARE))
 
     def _find_tails(self, transaction: Any, users: Int64s) -> Entries:
         """Entries of these users' tails; address 0 for users without one."""
@@ -282,7 +273,6 @@ class Shard:
         for owners, chunks in tails:
             if len(chunks):
                 self._put(transaction, owners, chunks)
-        self.note_change(transaction, users)
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -311,13 +301,25 @@ class Shard:
         (user, start, end), tails = list_keys(self.number, transaction, self._chunks, self._tails)
         return ShardKeys(user, start, end, tails)
 
-    def changes(self, transaction: Any) -> int:
-        """How many changed users were ever noted."""
-        return place_of(transaction)
+    def list_values(self, transaction: Any) -> ShardKeys:
+        """The keys of all chunks and tails, and where their values lie if that can be told without touching them.
 
-    def changed_users(self, transaction: Any, since: int) -> Int64s | None:
-        """Users whose keys may have changed since so many had been noted, ascending; None when that is unknown."""
-        return users_since(transaction, self._changes, since)
+        Args:
+            transaction: a read transaction.
+
+        Raises:
+            FormatError: for keys that cannot be, or damaged pages.
+
+        """
+        data = self.path / "data.mdb"
+        chunks = list_values(self._environment, transaction, _CHUNKS, self._chunks, 3, data)
+        tails = list_values(self._environment, transaction, _TAILS, self._tails, 1, data)
+        if chunks is None or tails is None:
+            return self.list_keys(transaction)
+        return ShardKeys(
+            *keys.parse_chunk_words(chunks.keys), keys.parse_tail_words(tails.keys[:, 0]),
+            np.concatenate([chunks.address, tails.address]), np.concatenate([chunks.size, tails.size]),
+        )  # fmt: skip
 
     def map_bytes(self) -> int:
         """Size of LMDB's map."""
@@ -330,7 +332,7 @@ class Shard:
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""
         with self._environment.begin() as transaction:
-            stats = [transaction.stat(db) for db in (self._chunks, self._tails, self._sources, self._changes)]
+            stats = [transaction.stat(db) for db in (self._chunks, self._tails, self._sources)]
         used = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
         return used, int(stats[0]["psize"])
 

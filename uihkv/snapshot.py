@@ -24,8 +24,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uihkv.bases import OnTrimmed, bases_of, check_on_trimmed, cut_prefixes, find_incomplete, trimmed_error
-from uihkv.codec import VERIFY_CODES, Layouts, Slices, Threads, Verify, column_type, decode_fixed, measure_slices
-from uihkv.directory import SnapshotDirectory
+from uihkv.codec import (
+    VERIFY_CODES,
+    Layouts,
+    Slices,
+    Threads,
+    Verify,
+    ask_for_blocks,
+    column_type,
+    decode_fixed,
+    measure_slices,
+)
+from uihkv.directory import Ahead, NewestListing, SnapshotDirectory
 from uihkv.errors import PointerError, SchemaError, StoreClosedError, TrimmedError
 from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
@@ -33,7 +43,6 @@ from uihkv.kernels.plan import count_slices, cut_windows, plan_slices
 from uihkv.kernels.resolve import find_versions, group_rows, take_last
 from uihkv.pointers import Pointers, as_int64
 from uihkv.projection import Projection
-from uihkv.refresh import NewestListing
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
@@ -302,6 +311,42 @@ class Snapshot:
         with self._open():
             return self._read(pointers, projection, names, moment, int(epoch), on_missing, on_trimmed, out)
 
+    def prefetch(self, pointers: Pointers, projection: Projection | None = None) -> int:
+        """Ask the system for what a read of these pointers will touch, without waiting for its bytes or decoding them.
+
+        For stores larger than memory, a batch or more before it is read. Each read itself asks for what it needs before
+        it touches the first page, if a look at a few of them finds one that is not in memory; this overlaps that with
+        what is done in between. Of a projection that selects by values or age, the pages of the newest ``max_len``
+        events are asked for.
+
+        Args:
+            pointers: as for :meth:`read`; versions past the head are left out.
+            projection: as for :meth:`read`.
+
+        Returns:
+            bytes asked for: whole pages, whether or not they were in memory.
+
+        Raises:
+            SchemaError: for a column that the store does not have.
+            CorruptChunkError: for headers that are not what was written.
+
+        """
+        projection = Projection() if projection is None else projection
+        names = projection.resolve(self.schema)
+        with self._open():
+            directory = self._directory()
+            row = directory.rows_of(pointers.user_id)
+            asked = self._prepare(directory, row[row >= 0] + directory.entries.first_tail, always=True)
+            prefix = self._newest(directory, row, pointers, projection.max_len, "empty")
+            prefix = cut_prefixes(directory, prefix, pointers, "truncate", False)
+            slices = self._plan_slices(directory, prefix)
+            asked += self._prepare(directory, slices.entry, self._ahead(names), always=True)
+            return asked + ask_for_blocks(directory.entries, self._layouts, slices.by_entry(), names, always=True)
+
+    def _ahead(self, names: Sequence[str]) -> Ahead:
+        """What of a chunk to ask for before its header is known."""
+        return "values" if len(names) >= len(self.schema.readable) else "headers"
+
     def explain(
         self, pointers: Pointers, projection: Projection | None = None, *, as_of: ArrayLike | None = None,
         on_trimmed: OnTrimmed = "raise",
@@ -331,7 +376,8 @@ class Snapshot:
         windows = self._choose(directory, prefix, pointers, projection, moment, epoch, on_trimmed)
         n = int(windows.offsets[-1])
         fixed, slab = self._outputs(names, n, None if out is None else out.take_slab())
-        slices = self._slices(directory, windows)
+        slices = self._slices(directory, windows, self._ahead(names))
+        ask_for_blocks(directory.entries, self._layouts, slices, names)
         decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify, self._threads)
         if pointers.last_ts is not None:
             whole = windows is prefix
@@ -439,9 +485,11 @@ class Snapshot:
 
     # -- plan ---------------------------------------------------------------------------------------
 
-    def _prepare(self, directory: SnapshotDirectory, wanted: Int64s) -> None:
+    def _prepare(
+        self, directory: SnapshotDirectory, wanted: Int64s, ahead: Ahead = "headers", always: bool = False
+    ) -> int:
         with self._condition:
-            directory.prepare(wanted, self._layouts, self._verify)
+            return directory.prepare(wanted, self._layouts, self._verify, ahead, always)
 
     def _open_tails(self, directory: SnapshotDirectory, row: Int64s) -> None:
         """Make sure that the tails of these users are open: only then their heads are known."""
@@ -477,8 +525,14 @@ class Snapshot:
         decode_fixed(directory.entries, self._layouts, slices, {clock: moment}, self._verify)
         return moment
 
-    def _slices(self, directory: SnapshotDirectory, window: Windows) -> Slices:
+    def _slices(self, directory: SnapshotDirectory, window: Windows, ahead: Ahead = "headers") -> Slices:
         """Cut windows along chunks, and make sure that these are open."""
+        slices = self._plan_slices(directory, window)
+        self._prepare(directory, slices.entry, ahead)
+        return slices.by_entry()
+
+    def _plan_slices(self, directory: SnapshotDirectory, window: Windows) -> Slices:
+        """Cut windows along chunks."""
         entries = directory.entries
         ranges = (directory.first_chunk, entries.start, entries.end, entries.first_tail)
         n = count_slices(window.row, window.low, window.high, *ranges)
@@ -488,5 +542,4 @@ class Snapshot:
         )
         if code != status.OK:
             raise entries.error(code, entries.first_tail + int(window.row[at]))
-        self._prepare(directory, part[0])
-        return Slices(part[0], part[1], part[2], part[3]).by_entry()
+        return Slices(part[0], part[1], part[2], part[3])

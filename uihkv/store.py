@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uihkv.codec import Layouts, Threads, Verify
+    from uihkv.directory import NewestListing
     from uihkv.events import Events
-    from uihkv.refresh import NewestListing
     from uihkv.rewrite import ShardAccess, ShardView
     from uihkv.shard import Shard, ShardAppend
     from uihkv.snapshot import Snapshot
@@ -801,7 +801,7 @@ class Store:
             verify: when checksums are checked: at a chunk's first use in the snapshot, always, or never.
 
         """
-        from uihkv.refresh import NewestListing
+        from uihkv.directory import NewestListing
         from uihkv.snapshot import Snapshot
 
         with self._lock:

@@ -32,6 +32,24 @@ def _first_past(end: Any, low: Any, high: Any, version: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
+def find_first_chunks(chunk_user: Any, user: Any, before: Any, first: Any) -> None:
+    """Where each user's chunks begin.
+
+    Args:
+        chunk_user: int64[chunks], ascending.
+        user: int64[users], ascending.
+        before: what is added to each place.
+        first: int64[users], the output.
+
+    """
+    chunk = 0
+    for i in range(len(user)):
+        while chunk < len(chunk_user) and chunk_user[chunk] < user[i]:
+            chunk += 1
+        first[i] = before + chunk
+
+
+@njit(nogil=True, cache=True)
 def shard_of_user(user: Any, shards: Any) -> Any:
     """Shard of a user id: the finaliser of splitmix64, as :func:`uihkv.keys.shard_of`."""
     z = np.uint64(user) + np.uint64(0x9E3779B97F4A7C15)
