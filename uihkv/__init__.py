@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uihkv.errors import (
     CorruptChunkError,
     FormatError,
+    IngestError,
     NotVisibleYetError,
     PointerError,
     ReadOnlyError,
@@ -53,6 +54,7 @@ __all__ = [
     "CorruptChunkError",
     "FormatError",
     "Histories",
+    "IngestError",
     "NotVisibleYetError",
     "PointerError",
     "Pointers",

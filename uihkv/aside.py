@@ -31,8 +31,8 @@ def built_aside(target: Path) -> Iterator[Path]:
         StoreExistsError: when something was put there meanwhile.
 
     """
-    _remove_abandoned(target)
-    aside, lock = _make_owned(target)
+    _remove_abandoned(target, "build")
+    aside, lock = _make_owned(target, "build")
     try:
         try:
             yield aside
@@ -50,10 +50,22 @@ def built_aside(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _make_owned(target: Path) -> tuple[Path, int]:
+@contextmanager
+def owned_folder(target: Path, kind: str) -> Iterator[Path]:
+    """A hidden directory beside a path for what is needed while inside; what killed owners have left is removed too."""
+    _remove_abandoned(target, kind)
+    folder, lock = _make_owned(target, kind)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_owned(target: Path, kind: str) -> tuple[Path, int]:
     """A new directory and the lock on it."""
     while True:
-        aside = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        aside = Path(tempfile.mkdtemp(prefix=_prefix(target, kind), dir=target.parent))
         lock = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if aside.exists():
@@ -61,9 +73,9 @@ def _make_owned(target: Path) -> tuple[Path, int]:
         os.close(lock)  # somebody took it for abandoned in the moment before it was locked
 
 
-def _remove_abandoned(target: Path) -> None:
+def _remove_abandoned(target: Path, kind: str) -> None:
     """Remove what killed owners have left."""
-    for left in target.parent.glob(f"{_escape(_prefix(target))}*"):
+    for left in target.parent.glob(f"{_escape(_prefix(target, kind))}*"):
         try:
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
@@ -77,8 +89,8 @@ def _remove_abandoned(target: Path) -> None:
             os.close(lock)
 
 
-def _prefix(target: Path) -> str:
-    return f".{target.name}.build-"
+def _prefix(target: Path, kind: str) -> str:
+    return f".{target.name}.{kind}-"
 
 
 def _escape(name: str) -> str:

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv.errors import PointerError, SchemaError
+from uihkv.formats import list_files, open_source
+from uihkv.formats.source import Wanted, as_ticks, read_batches
 from uihkv.inline import INLINE, InlineTail
-from uihkv.parquet import as_ticks, inspect_file, list_files, read_batches
 from uihkv.pointers import Pointers, as_int64
 from uihkv.projection import Projection
 from uihkv.schema import VISIBLE_AT
@@ -261,7 +262,7 @@ def audit_file(
     """
     if isinstance(batch_rows, bool) or not isinstance(batch_rows, int) or batch_rows < 1:
         raise SchemaError(f"batch_rows is {batch_rows!r}; 1 or more rows are expected")
-    sources = [inspect_file(file) for file in list_files(path)]
+    sources = [open_source(file, Wanted(), "parquet") for file in list_files(path, "parquet")]
     for source in sources:
         if as_of not in source.names:
             raise SchemaError(f"{source.path}: no column {as_of!r}; the file has {', '.join(source.names)}")

@@ -73,3 +73,7 @@ class TrimmedError(UihkvError):
 
 class StoreFullError(UihkvError):
     """No space left: the file system, or the address space reserved for a shard, is used up."""
+
+
+class IngestError(UihkvError):
+    """A process of an ingest died, or failed in a way that cannot be told elsewhere; what was stored stays."""

@@ -1,34 +1,49 @@
-"""Event files into a store, in the order of their rows.
+"""Event files into a store: any format that is known, rows in any order, files larger than memory.
 
-Arrival order is the order of rows, file after file. Two promises beyond ``append``'s own:
+Arrival order is the order of rows, file after file, or with ``order_by`` that of a column. Two promises beyond
+``append``'s own:
 
 - *Checked before written.* The columns and types of all files, then every value, are checked against the schema
-  before the first batch is written: bad rows leave the store as it was. Checking the values reads the files once
+  before the first event is written: bad rows leave the store as it was. In the order of rows this reads the files once
   more; it is left out where all rows fit one batch, which ``append`` refuses whole by itself.
-- *Resumable.* With a ``source``, a batch's offset is the number of rows up to its end. An interrupted ingest run
-  again with the same source and files goes on behind the last batch that every shard has, and stores nothing twice.
+- *Resumable.* With a ``source``, an interrupted ingest run again with the same files and settings goes on where each
+  shard stopped, and stores nothing twice.
 
-Files are Parquet. Memory holds one batch of ``batch_rows`` rows as it is read, parsed and written, and nothing that
-grows with the files.
+Two ways lead into the store. *By rows*: batch after batch as the rows come. *By user*: rows are first grouped on disk
+(:mod:`uihkv.grouping`), then stored some users at a time; so it goes with ``order_by``, and into a store that is being
+built, whose tails would otherwise be written again with every batch. Both can be shared among processes that each own
+some shards (:mod:`uihkv.shares`).
+
+Memory holds, a process, one batch of ``batch_rows`` rows as it is read, parsed and written, and by user also
+``grouping.HELD_BYTES``; nothing grows with the files. A batch stands in memory up to eight times at once (as Arrow, as
+parsed columns, ordered by shard, by user, and encoded): at the default ``batch_rows`` and 30 bytes an event that is
+some 65 MB, with 1 kB an event 2 GB, so that wide events want smaller batches. Beside it stands a piece of the file:
+:mod:`uihkv.formats` says how large for each format.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import pyarrow as pa
+import numpy as np
+import xxhash
 
-from uihkv.dtypes import BFLOAT16
-from uihkv.errors import SchemaError
-from uihkv.events import parse_events
-from uihkv.parquet import ParquetSource, as_ticks, inspect_file, list_files, read_batches
-from uihkv.schema import TS, USER_ID, Column, Schema
+from uihkv.claims import claim_offset, find_jobs, finish_job, job_name, own_offsets
+from uihkv.errors import ReadOnlyError, SchemaError
+from uihkv.events import cast_exactly
+from uihkv.formats import Format, check_format, list_files
+from uihkv.grouping import UserSample, plan_buckets
+from uihkv.matching import EventFile, match_files, remaining
+from uihkv.schema import USER_ID
+from uihkv.shares import Grouping, Stage, Work, work_together
 from uihkv.store import Store
-from uihkv.texts import is_text
 
 BATCH_ROWS = 1 << 18
 
@@ -38,14 +53,15 @@ class IngestProgress:
     """How far an ingest is.
 
     Attributes:
-        stage: ``"check"``: values are compared with the schema; ``"write"``: events are stored.
+        stage: ``"check"``: values are compared with the schema; ``"group"``: rows are grouped by user on disk, values
+            are checked; ``"write"``: events are stored.
         rows: rows done in this stage, of ``total``.
         total: rows of all files.
-        file: the file at hand.
+        file: the file at hand, or the store.
 
     """
 
-    stage: Literal["check", "write"]
+    stage: Literal["check", "group", "write"]
     rows: int
     total: int
     file: Path
@@ -77,142 +93,192 @@ class IngestResult:
         return {**asdict(self), "ignored": list(self.ignored)}
 
 
-@dataclass(frozen=True, slots=True)
-class _EventFile:
-    """A file, which of its columns the store takes, and under which names."""
-
-    source: ParquetSource
-    columns: Mapping[str, str]
-    visible_at: str | None
-
-    def read(self, schema: Schema, batch_rows: int, first_row: int = 0) -> Iterator[tuple[int, dict[str, Any], Any]]:
-        """Rows up to each batch's end, its columns by the store's names, and its visible times."""
-        wanted = list(self.columns)
-        if self.visible_at is not None and self.visible_at not in self.columns:
-            wanted.append(self.visible_at)
-        end = first_row
-        for table in read_batches(self.source, batch_rows, columns=wanted, first_row=first_row):
-            begin, end = end, end + table.num_rows
-            with _locating(self.source.path, begin, end):
-                data = {
-                    name: as_ticks(table.column(given), schema.time_unit, given) if name == TS else table.column(given)
-                    for given, name in self.columns.items()
-                }
-                visible = None
-                if self.visible_at is not None:
-                    visible = as_ticks(table.column(self.visible_at), schema.time_unit, self.visible_at)
-            yield end, data, visible
-
-
-class _locating:  # noqa: N801  used as a word in a with statement
-    """Name the file and its rows in errors about values."""
-
-    def __init__(self, path: Path, begin: int, end: int) -> None:
-        self._where = f"{path}, rows {begin} to {end - 1}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SchemaError):
-            raise SchemaError(f"{self._where}: {error}") from error
-
-
 def ingest(
     store: Store,
     paths: str | PathLike[str] | Iterable[str | PathLike[str]],
     *,
+    format: str | None = None,
     visible_at: str | None = None,
+    order_by: str | None = None,
     rename: Mapping[str, str] | None = None,
     source: str | None = None,
     batch_rows: int = BATCH_ROWS,
+    processes: int = 1,
+    scratch: str | PathLike[str] | None = None,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestResult:
-    """Append the events of Parquet files.
+    """Append the events of files.
 
     A file has ``user_id``, ``ts`` and the schema's columns; those with a default may be missing, and further columns
-    are left alone and reported. Clocks may be integers in the store's time unit, or Arrow timestamps that are whole
-    in it. Columns of a fixed shape are (nested) lists of that many elements, ragged ones are lists.
+    are left alone and reported. Clocks may be integers in the store's time unit, or timestamps that are whole
+    in it. Columns of a fixed shape are (nested) lists of that many elements, ragged ones are lists; CSV has neither.
 
     Args:
         store: where to.
-        paths: a file, several, or folders, which stand for their ``*.parquet`` files sorted by name.
+        paths: a file, several, or folders, which stand for their event files sorted by name.
+        format: ``"parquet"``, ``"arrow"`` (IPC files and streams) or ``"csv"`` of all files; None: told by each file's
+            suffix or first bytes.
         visible_at: the files' column of visible times; None: the files are a backfill, visible at their ``ts``.
+        order_by: the files' column of integers or timestamps that gives the arrival order, over all files; of equal
+            places the earlier row arrived first. None: the order of rows.
         rename: names in the files → names in the store.
         source: name under which the files' rows are counted, so that an ingest can be run again. The files, their
-            order and ``batch_rows`` must then be the same; more files may follow.
+            order and the settings must then be the same (``processes`` and ``scratch`` may differ); once it has
+            ended, more files may follow.
         batch_rows: rows an append; 1 or more.
+        processes: that share the work, up to one a shard. They are spawned: a script that asks for more than one keeps
+            its own work under ``if __name__ == "__main__"``.
+        scratch: folder for rows grouped by user, about as large as the files; None: beside the store.
         progress: called after each batch.
 
     Raises:
-        FormatError: for a path that is not there or cannot be read as Parquet.
+        FormatError: for a path that is not there or cannot be read in its format.
         SchemaError: for rows that do not fit the schema, or when the source stopped at a row where no batch of these
-            files ends.
+            files ends, or in an ingest of other files or settings.
+        IngestError: when one of several processes died; run again with the same ``source``, it completes.
         ReadOnlyError, StoreFullError, CorruptChunkError: as ``Store.append``.
 
     """
-    if isinstance(batch_rows, bool) or not isinstance(batch_rows, int) or batch_rows < 1:
-        raise SchemaError(f"batch_rows is {batch_rows!r}; 1 or more rows are expected")
-    files, ignored = _plan_files(store.schema, list_files(paths), visible_at, dict(rename or {}))
+    for name, value, most in (("batch_rows", batch_rows, 1 << 40), ("processes", processes, store.shards)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise SchemaError(f"{name} is {value!r}; a whole number from 1 to {most} is expected")
+    if store.readonly:
+        raise ReadOnlyError(f"{store.path} was opened with readonly=True; open it without to ingest")
+    if scratch is not None and not Path(scratch).is_dir():
+        raise SchemaError(f"scratch is {str(scratch)!r}; a folder that is there is expected")
+    check_format(format)
+    known = cast("Format | None", format)
+    files, ignored = match_files(
+        store.schema, list_files(paths, known), format=known, visible_at=visible_at, order_by=order_by,
+        rename=dict(rename or {}),
+    )  # fmt: skip
     total = sum(file.source.rows for file in files)
     done = 0 if source is None else store.sources().get(source, 0)
-    if source is not None and done:
-        _check_boundary(files, source, done, batch_rows)
-    report = progress or (lambda _: None)
-    if total - done > batch_rows or len(files) > 1:
-        _check_values(store.schema, files, done, batch_rows, report)
-    appended = replayed = lifted = 0
-    for file, start, first_row in _remaining(files, done):
-        begin = first_row
-        for end, data, visible in file.read(store.schema, batch_rows, first_row):
-            with _locating(file.source.path, begin, end):
-                result = store.append(
-                    data,
-                    visible,
-                    backfill=visible is None,
-                    source=source,
-                    offset=None if source is None else start + end,
-                )
-            begin = end
-            appended += result.appended
-            replayed += result.replayed
-            lifted += result.lifted
-            report(IngestProgress("write", start + end, total, file.source.path))
-    return IngestResult(len(files), total, appended, replayed + done, lifted, ignored)
+    left = max(total - done, 0)
+    by_user = order_by is not None or (store.building and left > batch_rows)
+    report = _Reporter(progress, total, done, processes)
+    if source is not None:
+        _check_stopped(store, files, source, done, batch_rows, by_user)
+    if not left:
+        return IngestResult(len(files), total, 0, total, 0, ignored)
+    work = Work(store, tuple(files), batch_rows, done, source)
+    if by_user:
+        counts = _ingest_by_user(work, order_by, rename, processes, scratch, report)
+    else:
+        counts = _ingest_by_rows(work, left, processes, report)
+    return IngestResult(len(files), total, counts["appended"], total - counts["appended"], counts["lifted"], ignored)
 
 
-def _remaining(files: Sequence[_EventFile], done: int) -> Iterator[tuple[_EventFile, int, int]]:
-    """Files with rows past the first ``done`` of all: the file, rows of those before it, its first row wanted."""
-    start = 0
-    for file in files:
-        if start + file.source.rows > done:
-            yield file, start, max(done - start, 0)
-        start += file.source.rows
+def _ingest_by_rows(work: Work, left: int, processes: int, report: _Reporter) -> dict[str, int]:
+    store, source = work.store, work.source
+    if left > work.batch_rows or len(work.files) > 1:
+        for file, start, batch in work.batches():
+            batch.parse(store.schema)
+            report("check", start + batch.end, file.source.path)
+    if processes > 1:
+
+        def claim(offset: int) -> None:
+            if source is not None:
+                claim_offset(store.shard_access(), source, offset)
+
+        counts = work_together(work, processes, None, report.of_many, claim)
+        claim(sum(file.source.rows for file in work.files))
+        return counts
+    counts = {"appended": 0, "lifted": 0}
+    for file, start, batch in work.batches():
+        with batch.located():
+            result = store.append(
+                batch.data, batch.visible, backfill=batch.visible is None, source=source,
+                offset=None if source is None else start + batch.end,
+            )  # fmt: skip
+        counts["appended"] += result.appended
+        counts["lifted"] += result.lifted
+        report("write", start + batch.end, file.source.path)
+    return counts
 
 
-def _check_values(
-    schema: Schema,
-    files: Sequence[_EventFile],
-    done: int,
-    batch_rows: int,
-    report: Callable[[IngestProgress], None],
+def _ingest_by_user(
+    work: Work,
+    order_by: str | None,
+    rename: Mapping[str, str] | None,
+    processes: int,
+    scratch: str | PathLike[str] | None,
+    report: _Reporter,
+) -> dict[str, int]:
+    store, source = work.store, work.source
+    total = sum(file.source.rows for file in work.files)
+    sample = UserSample(total - work.done)
+    for file, _, first_row in remaining(work.files, work.done):
+        for column in file.read_users(work.batch_rows, first_row):
+            if column.null_count:
+                raise SchemaError(f"{file.source.path}: column {USER_ID!r} holds nulls; fill or drop them")
+            sample.add(cast_exactly(column.to_numpy(), np.dtype(np.int64), USER_ID))
+    plan = plan_buckets(sample, store.shards, work.batch_rows)
+    places = [0] * store.shards
+    job = None
+    if source is not None:
+        settings = (order_by, sorted((rename or {}).items()), [file.visible_at for file in work.files])
+        parts = (settings, [file.source.rows for file in work.files], work.done, work.batch_rows, plan.fingerprint())
+        job = job_name(source, f"{xxhash.xxh3_64_intdigest(repr(parts).encode()):016x}")
+        places = _find_places(store, source, job, work.done, total)
+    with _scratch_folder(store, scratch) as folder:
+        grouping = Grouping(plan, tuple(places), job, folder)
+        counts = work_together(work, processes, grouping, report.of_many, lambda _: None)
+    if source is not None and job is not None:
+        finish_job(store.shard_access(), source, job, total)
+    return counts
+
+
+def _find_places(store: Store, source: str, job: str, done: int, total: int) -> list[int]:
+    """How far each shard is in a job: what its own offset of the job says, or past all when it was finished there."""
+    access = store.shard_access()
+    others = find_jobs(access, source) - {job}
+    if others:
+        raise SchemaError(
+            f"source {source!r} stands in an ingest of other files or settings that did not end; run that again first, "
+            "or choose another source"
+        )
+    rows, places = own_offsets(access, source), own_offsets(access, job)
+    if max(places) < 0 and max(rows) > done:
+        raise SchemaError(
+            f"source {source!r} stands in an ingest by rows that did not end (at row {max(rows)} of {total}); run that "
+            "again first, without order_by and into a store that is open, or choose another source"
+        )
+    return [Grouping.ALL_DONE if row >= total else max(place, 0) for row, place in zip(rows, places, strict=True)]
+
+
+@contextmanager
+def _scratch_folder(store: Store, scratch: str | PathLike[str] | None) -> Iterator[Path]:
+    """A new folder for grouped rows; inside a store that is being built, beside one that is there."""
+    from uihkv.aside import owned_folder
+
+    if scratch is None and store.building:
+        folder = Path(tempfile.mkdtemp(prefix="ingest-", dir=store.path))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    where = store.path.parent if scratch is None else Path(scratch)
+    with owned_folder(where / store.path.name, "ingest") as folder:
+        yield folder
+
+
+def _check_stopped(
+    store: Store, files: Sequence[EventFile], source: str, done: int, batch_rows: int, by_user: bool
 ) -> None:
-    total = sum(file.source.rows for file in files)
-    for file, start, first_row in _remaining(files, done):
-        begin = first_row
-        for end, data, visible in file.read(schema, batch_rows, first_row):
-            with _locating(file.source.path, begin, end):
-                parse_events(schema, data, visible)
-            begin = end
-            report(IngestProgress("check", start + end, total, file.source.path))
-
-
-def _check_boundary(files: Sequence[_EventFile], source: str, done: int, batch_rows: int) -> None:
-    """Refuse files in which the source cannot have stopped here: rows would be skipped or stored twice."""
+    """Refuse files in which the source cannot have stopped where it is: rows would be skipped or stored twice."""
+    if not by_user and find_jobs(store.shard_access(), source):
+        raise SchemaError(
+            f"source {source!r} stands in an ingest by user that did not end (with order_by, or into a store that was "
+            "being built); run that again first, or choose another source"
+        )
     start = 0
     for file in files:
         within = done - start
-        if 0 <= within <= file.source.rows and (within == file.source.rows or within % batch_rows == 0):
+        if 0 <= within <= file.source.rows and (
+            within in (0, file.source.rows) or (not by_user and within % batch_rows == 0)
+        ):
             return
         start += file.source.rows
     raise SchemaError(
@@ -222,89 +288,22 @@ def _check_boundary(files: Sequence[_EventFile], source: str, done: int, batch_r
     )
 
 
-def _plan_files(
-    schema: Schema, paths: Sequence[Path], visible_at: str | None, rename: Mapping[str, str]
-) -> tuple[list[_EventFile], tuple[str, ...]]:
-    """Match every file's columns with the schema's, by name and type."""
-    unknown = sorted(set(rename.values()) - {USER_ID, TS, *schema.names})
-    if unknown:
-        raise SchemaError(
-            f"rename gives columns the names {unknown}; the store has user_id, ts, {', '.join(schema.names)}"
-        )
-    files: list[_EventFile] = []
-    ignored: set[str] = set()
-    for path in paths:
-        source = inspect_file(path)
-        columns = _match_columns(schema, source, rename)
-        if visible_at is not None:
-            if visible_at not in source.names:
-                raise SchemaError(
-                    f"{path}: no column {visible_at!r} for visible times; the file has {', '.join(source.names)}"
-                )
-            _check_type(source, Column("visible", "int64"), visible_at, clock=True)
-        ignored.update(set(source.names) - set(columns) - {visible_at})
-        files.append(_EventFile(source, columns, visible_at))
-    return files, tuple(sorted(ignored))
+class _Reporter:
+    """Tells the caller how far things are, for one process or the sum of several."""
 
+    def __init__(
+        self, progress: Callable[[IngestProgress], None] | None, total: int, done: int, processes: int
+    ) -> None:
+        self._progress = progress
+        self._total = total
+        self._rows: dict[str, int] = {"group": done, "write": done}
 
-def _match_columns(schema: Schema, source: ParquetSource, rename: Mapping[str, str]) -> dict[str, str]:
-    """Names in the file → names in the store, of the columns that the store takes."""
-    absent = sorted(set(rename) - set(source.names))
-    if absent:
-        raise SchemaError(f"{source.path}: no columns {absent} to rename; the file has {', '.join(source.names)}")
-    wanted = {USER_ID, TS, *schema.names}
-    columns: dict[str, str] = {}
-    for given in source.names:
-        name = rename.get(given, given)
-        if name not in wanted:
-            continue
-        if name in columns.values():
-            raise SchemaError(f"{source.path}: two columns for {name!r}, one of them renamed; rename or drop the other")
-        columns[given] = name
-    for name in (USER_ID, TS, *schema.names):
-        if name not in columns.values() and (name in (USER_ID, TS) or schema[name].default is None):
-            raise SchemaError(
-                f"{source.path}: no column {name!r}, which every event needs; the file has "
-                f"{', '.join(source.names)}: rename one, or add it"
-            )
-    for given, name in columns.items():
-        column = Column("_", "int64") if name in (USER_ID, TS) else schema[name]
-        _check_type(source, column, given, clock=name == TS)
-    return columns
+    def __call__(self, stage: Stage, rows: int, file: Path) -> None:
+        """Rows up to here are done."""
+        if self._progress is not None:
+            self._progress(IngestProgress(stage, rows, self._total, file))
 
-
-def _check_type(source: ParquetSource, column: Column, given: str, *, clock: bool = False) -> None:
-    """Refuse an Arrow type that no value of the column can have."""
-    found = leaf = source.schema.field(given).type
-    extents: list[int] = []
-    lists = 0
-    while _is_list(leaf):
-        extents.append(leaf.list_size if pa.types.is_fixed_size_list(leaf) else -1)
-        leaf, lists = leaf.value_type, lists + 1
-    kind = column.numpy_dtype.kind
-    fits = (
-        (column.coded and is_text(leaf))
-        or (kind == "b" and pa.types.is_boolean(leaf))
-        or (kind in "iuf" and not column.coded and pa.types.is_integer(leaf))
-        or ((kind == "f" or column.dtype == BFLOAT16) and pa.types.is_floating(leaf))
-        or (clock and pa.types.is_timestamp(leaf))
-    )
-    if column.ragged:
-        fits = fits and lists == 1 and extents == [-1]
-    elif column.shape:
-        one_list = lists == 1 and extents[0] in (-1, column.elements)
-        fits = fits and (one_list or tuple(extents) == column.shape)
-    else:
-        fits = fits and lists == 0
-    if not fits:
-        wanted = f"a list of {column.dtype}" if column.ragged else column.dtype
-        if column.shape:
-            wanted = f"{column.dtype} of shape {column.shape}"
-        raise SchemaError(
-            f"{source.path}: column {given!r} is {found}, {wanted} is expected; nothing is cast with loss, so "
-            "write the file with that type"
-        )
-
-
-def _is_list(kind: Any) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    def of_many(self, stage: Stage, rows: int, file: Path) -> None:
+        """So many rows more are done."""
+        self._rows[stage] += rows
+        self(stage, self._rows[stage], file)

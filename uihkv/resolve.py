@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from uihkv.bases import OnTrimmed
 from uihkv.errors import PointerError, SchemaError, TrimmedError, UihkvError
+from uihkv.formats import list_files, open_source
+from uihkv.formats.source import Source, Wanted, as_ticks, read_batches
 from uihkv.manifest import sync_directory
-from uihkv.parquet import ParquetSource, as_ticks, inspect_file, list_files, read_batches
 from uihkv.pointers import Pointers, as_int64
 from uihkv.schema import USER_ID
 from uihkv.snapshot import Snapshot
@@ -154,7 +155,7 @@ def resolve_file(
     if isinstance(batch_rows, bool) or not isinstance(batch_rows, int) or batch_rows < 1:
         raise SchemaError(f"batch_rows is {batch_rows!r}; 1 or more rows are expected")
     target = Path(out)
-    sources = [inspect_file(file) for file in list_files(path)]
+    sources = [open_source(file, Wanted(), "parquet") for file in list_files(path, "parquet")]
     schema = _plan_output(sources, user_id, as_of)
     check_output(target, sources, force)
     total = sum(source.rows for source in sources)
@@ -174,7 +175,7 @@ def resolve_file(
         return tally.result(len(sources), snapshot)
 
 
-def _plan_output(sources: Sequence[ParquetSource], user_id: str, as_of: str) -> Any:
+def _plan_output(sources: Sequence[Source], user_id: str, as_of: str) -> Any:
     """The Arrow schema of the output; refuses files that do not have the columns for it."""
     first = sources[0]
     check_same_columns(sources)
@@ -200,7 +201,7 @@ def _plan_output(sources: Sequence[ParquetSource], user_id: str, as_of: str) -> 
     return pa.schema(fields, metadata=first.schema.metadata)
 
 
-def check_same_columns(sources: Sequence[ParquetSource]) -> None:
+def check_same_columns(sources: Sequence[Source]) -> None:
     """Refuse files that cannot become one."""
     first = sources[0]
     for source in sources[1:]:
@@ -211,11 +212,11 @@ def check_same_columns(sources: Sequence[ParquetSource]) -> None:
             )
 
 
-def _describe(source: ParquetSource) -> str:
+def _describe(source: Source) -> str:
     return ", ".join(f"{field.name} {field.type}" for field in source.schema)
 
 
-def check_output(target: Path, sources: Sequence[ParquetSource], force: bool) -> None:
+def check_output(target: Path, sources: Sequence[Source], force: bool) -> None:
     """Refuse an output that has no place."""
     if target.is_dir():
         raise OutputError(f"{target} is a folder; name a file for the output")
@@ -229,7 +230,7 @@ def check_output(target: Path, sources: Sequence[ParquetSource], force: bool) ->
 
 def _resolve_rows(
     snapshot: Snapshot,
-    source: ParquetSource,
+    source: Source,
     batch_rows: int,
     user_id: str,
     as_of: str,

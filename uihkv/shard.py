@@ -140,6 +140,10 @@ class Shard:
         """Note what this shard knows of a source, in the transaction."""
         transaction.put(source.encode(), record.pack(), db=self._sources)
 
+    def drop_source(self, transaction: Any, source: str) -> None:
+        """Forget a source, in the transaction."""
+        transaction.delete(source.encode(), db=self._sources)
+
     def append(
         self, transaction: Any, layouts: Layouts, events: Events, chunk_events: int, compress: bool
     ) -> ShardAppend:

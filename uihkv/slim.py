@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from uihkv.errors import NotVisibleYetError, PointerError, SchemaError
+from uihkv.formats import list_files, open_source
+from uihkv.formats.source import Wanted, read_batches
 from uihkv.inline import INLINE, INLINE_START, InlineTail, split_inline
-from uihkv.parquet import inspect_file, list_files, read_batches
 from uihkv.pointers import Pointers
 from uihkv.resolve import check_output, check_same_columns, write_aside
 from uihkv.snapshot import Snapshot
@@ -122,7 +123,7 @@ def slim_file(
     if pending not in ("raise", "keep"):
         raise SchemaError(f"pending is {pending!r}; 'raise' or 'keep' is expected")
     target = Path(out)
-    sources = [inspect_file(file) for file in list_files(path)]
+    sources = [open_source(file, Wanted(), "parquet") for file in list_files(path, "parquet")]
     check_same_columns(sources)
     for name in (*_POINTER[:2], INLINE_START, INLINE):
         if name not in sources[0].names:

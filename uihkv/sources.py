@@ -102,6 +102,8 @@ def offset_done(home: SourceRecord, own: Int64s) -> int:
         own: int64[shards], the own offset of each, not read before ``home``.
 
     """
+    if home.claim == NONE:  # rows came to it, by writers that leave the claim to somebody else
+        return NONE
     behind = own < home.rests_on
     if not behind.any():
         return home.claim

@@ -17,7 +17,6 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -95,6 +94,17 @@ class AppendResult:
     replayed: int
     users: int
     lifted: int
+
+    @classmethod
+    def of(cls, parts: Iterable[ShardAppend]) -> AppendResult:
+        """What became of a batch whose parts went to several shards."""
+        parts = list(parts)
+        return cls(
+            appended=sum(part.appended for part in parts),
+            replayed=sum(part.replayed for part in parts),
+            users=sum(part.users for part in parts),
+            lifted=sum(part.lifted for part in parts),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,29 +427,41 @@ class Store:
             now = time.time_ns() // (10**9 // TIME_UNITS[layouts.schema.time_unit])
             visible = events.ts.copy() if backfill else np.full(len(events), now, np.int64)
             events = replace(events, visible_at=visible)
-        shard = keys.shard_of(events.user_id, self.shards)
-        order = np.argsort(shard, kind="stable")
-        bounds = np.searchsorted(shard[order], np.arange(self.shards + 1))
-        parts = {
-            number: order[bounds[number] : bounds[number + 1]] for number in np.flatnonzero(np.diff(bounds)).tolist()
-        }
-        results = self._write(layouts, events, parts, source, offset)
+        results = self._write(layouts, events, source, offset)
         if results is None:  # the schema changed meanwhile: once more, by the new one
             return self.append(data, visible_at, backfill=backfill, source=source, offset=offset)
-        return AppendResult(
-            appended=sum(part.appended for part in results),
-            replayed=sum(part.replayed for part in results),
-            users=sum(part.users for part in results),
-            lifted=sum(part.lifted for part in results),
-        )
+        return AppendResult.of(results)
+
+    def append_parsed(
+        self, schema: Schema, events: Events, *, source: str | None = None, offset: int | None = None
+    ) -> AppendResult:
+        """Append events that were parsed by a schema before: for :mod:`uihkv.ingest`; others use :meth:`append`.
+
+        With ``source`` and ``offset``, a replay is found out as ever, but the offset is not claimed: where several
+        writers store a source together, none of them knows when all shards have it (:mod:`uihkv.claims`).
+
+        Raises:
+            SchemaError: when the store's schema is no longer this one; nothing is then written.
+            ReadOnlyError, StoreFullError, CorruptChunkError: as :meth:`append`.
+
+        """
+        self._check_writable()
+        layouts = self._layouts()
+        results = None
+        if layouts.schema is schema or (layouts.schema == schema and layouts.schema.ids == schema.ids):
+            results = self._write(layouts, events, source, offset, claim=False)
+        if results is None:
+            raise SchemaError(f"the schema of {self._path} was changed meanwhile; ingest again, by the new one")
+        return AppendResult.of(results)
 
     def _write(
         self,
         layouts: Layouts,
         events: Events,
-        parts: Mapping[int, NDArray[np.int64]],
         source: str | None,
         offset: int | None,
+        *,
+        claim: bool = True,
     ) -> list[ShardAppend] | None:
         """Write all parts, then commit all: a failure while writing leaves every shard as it was.
 
@@ -449,8 +471,14 @@ class Store:
         """
         from uihkv.shard import ShardAppend, space_errors
 
+        shard_of = keys.shard_of(events.user_id, self.shards)
+        order = np.argsort(shard_of, kind="stable")
+        bounds = np.searchsorted(shard_of[order], np.arange(self.shards + 1))
+        parts = {
+            number: order[bounds[number] : bounds[number + 1]] for number in np.flatnonzero(np.diff(bounds)).tolist()
+        }
         numbers = set(parts)
-        home = None if source is None else home_of(source, self.shards)
+        home = None if source is None or not claim else home_of(source, self.shards)
         if home is not None:
             numbers.add(home)
         results: list[ShardAppend] = []
@@ -605,7 +633,7 @@ class Store:
             raise PointerError(
                 f"{len(users)} user_id and {len(before)} before_version; give one a user, or one for all"
             )
-        return trim_users(self._access(), users, before)
+        return trim_users(self.shard_access(), users, before)
 
     def trim_by_age(self, visible_before: int, *, progress: Progress | None = None) -> TrimResult:
         """Remove the events of all users that became visible before a moment: retention.
@@ -628,7 +656,7 @@ class Store:
         self._check_writable()
         limits = np.iinfo(np.int64)
         _check_whole("visible_before", visible_before, int(limits.min), int(limits.max))
-        return trim_by_age(self._access(), int(visible_before), progress)
+        return trim_by_age(self.shard_access(), int(visible_before), progress)
 
     def seal(self, *, progress: Progress | None = None) -> SealResult:
         """Turn all tails into chunks now, however short; an append begins new tails.
@@ -647,7 +675,7 @@ class Store:
         from uihkv.compact import seal_tails
 
         self._check_writable()
-        return seal_tails(self._access(), progress)
+        return seal_tails(self.shard_access(), progress)
 
     def compact(
         self,
@@ -683,7 +711,7 @@ class Store:
             raise SchemaError(f"{type(policy).__name__} given as policy; a uihkv.CompactionPolicy is expected")
         target = None if copy_to is None else _vacant(copy_to)
         before = self._file_bytes()
-        result = compact_shards(self._access(), CompactionPolicy() if policy is None else policy, progress)
+        result = compact_shards(self.shard_access(), CompactionPolicy() if policy is None else policy, progress)
         after = self._file_bytes() if target is None else self._copy(target, progress).bytes
         return replace(result, bytes_before=before, bytes_after=after)
 
@@ -726,7 +754,7 @@ class Store:
         if repair:
             self._check_writable()
         report = verify_store(self._path, isolated=isolated, progress=progress)
-        repaired = repair_chunks(self._access(), report.problems) if repair else []
+        repaired = repair_chunks(self.shard_access(), report.problems) if repair else []
         if repaired:
             report = verify_store(self._path, isolated=isolated, progress=progress)
         return replace(report, repaired=tuple(repaired))
@@ -759,7 +787,7 @@ class Store:
     def _file_bytes(self) -> int:
         return _store_bytes(self._path)
 
-    def _access(self) -> ShardAccess:
+    def shard_access(self) -> ShardAccess:
         """The shards, for what rewrites their chunks."""
         from uihkv.rewrite import ShardAccess
 
@@ -1041,7 +1069,7 @@ def _check_source(source: str | None, offset: int | None) -> int | None:
         size = len(source.encode()) if isinstance(source, str) else 0
     except UnicodeEncodeError:  # half a surrogate pair
         size = 0
-    if not 1 <= size <= _MAX_SOURCE_BYTES:
-        raise SchemaError(f"source is {source!r}; a name of 1 to {_MAX_SOURCE_BYTES} bytes is expected")
+    if not 1 <= size <= _MAX_SOURCE_BYTES or "\0" in source:
+        raise SchemaError(f"source is {source!r}; a name of 1 to {_MAX_SOURCE_BYTES} bytes is expected, and no NUL")
     _check_whole("offset", offset, 0, np.iinfo(np.int64).max)
     return int(offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +12,34 @@ from uihkv.cli.arguments import Json, StorePath
 from uihkv.cli.output import fact_table, print_json, print_table, progress_bar
 from uihkv.cli.stores import open_store
 
-STAGES = {"check": "checking values", "write": "storing events"}
+STAGES = {"check": "checking values", "group": "grouping by user", "write": "storing events"}
+
+
+class EventFormat(StrEnum):
+    """Formats of event files."""
+
+    parquet = "parquet"
+    arrow = "arrow"
+    csv = "csv"
 
 
 def ingest(
     store: StorePath,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE", help="Parquet files, or folders of them.", show_default=False),
+        typer.Argument(metavar="FILE", help="Event files, or folders of them.", show_default=False),
     ],
     source: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Count the rows under this name: run again, it goes on where it stopped."),
+    ] = None,
+    format: Annotated[
+        EventFormat | None,
+        typer.Option(help="Of all files; without it, each file's suffix or first bytes tell.", show_default=False),
+    ] = None,
+    order_by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Integers or times that give the arrival order; without it, rows do."),
     ] = None,
     visible_at: Annotated[
         str | None,
@@ -33,15 +50,21 @@ def ingest(
         typer.Option(metavar="GIVEN=NAME", help="A column's name in the files, and in the store; may be repeated."),
     ] = None,
     batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows an append: memory holds one.")] = 1 << 18,
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="That share the work, up to one a shard.")] = 1,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For rows grouped by user; else beside the store.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Put the events of Parquet files into a store.
+    """Put the events of Parquet, Arrow and CSV files into a store.
 
-    Rows arrive in their order, file after file. A file has user_id, ts and the
-    store's columns, of which those with a default may be missing; others are
-    left alone. All values are checked before the first is stored, so that bad
-    rows leave the store as it was. With --source an interrupted ingest can be
-    run again and stores nothing twice.
+    Rows arrive in their order, file after file, or in that of --order-by: they
+    are then sorted on disk, however large the files. A file has user_id, ts and
+    the store's columns, of which those with a default may be missing; others
+    are left alone. All values are checked before the first is stored, so that
+    bad rows leave the store as it was. With --source an interrupted ingest can
+    be run again and stores nothing twice.
 
     Example: uihkv ingest store events.parquet --source clicks
     """
@@ -57,8 +80,9 @@ def ingest(
             bar(at.rows, at.total, f"{STAGES[at.stage]}, {at.file.name}")
 
         result = ingest_files(
-            opened, files, visible_at=visible_at, rename=names, source=source, batch_rows=batch_rows, progress=report
-        )
+            opened, files, format=format.value if format else None, visible_at=visible_at, order_by=order_by,
+            rename=names, source=source, batch_rows=batch_rows, processes=processes, scratch=scratch, progress=report,
+        )  # fmt: skip
     if json:
         print_json(result.describe())
     else:

@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uihkv.errors import FormatError, SchemaError
+from uihkv.formats.parquet import ParquetSource
+from uihkv.formats.source import Wanted, read_batches
 from uihkv.importers.protocol import BadLines, Order, Part
 from uihkv.importers.tables import find_codes, make_events, parse_rows
-from uihkv.parquet import inspect_file, read_batches
 from uihkv.schema import Column, Schema
 
 EVENT_TYPES = ("listen", "like", "dislike", "unlike", "undislike")
@@ -50,7 +51,7 @@ class Yambda:
     def schema(self, files: Sequence[Path]) -> Schema:
         """Track, kind of event, and how it was listened to."""
         for file in files:
-            _kind_of(file, inspect_file(file).names)
+            _kind_of(file, ParquetSource.open(file, Wanted()).names)
         return Schema(
             [
                 Column("item_id", "int64"), Column("event_type", "uint8"), Column("is_organic", "uint8"),
@@ -62,7 +63,7 @@ class Yambda:
     def read(self, files: Sequence[Path], bad: BadLines) -> Iterator[Part]:
         """A row, or an element of its lists, an event."""
         for number, path in enumerate(files):
-            source = inspect_file(path)
+            source = ParquetSource.open(path, Wanted())
             kind = _kind_of(path, source.names)
             wanted = [name for name in (*_NEEDED, *_OF_LISTENS, "event_type") if name in source.names]
             nested = pa.types.is_nested(source.schema.field("item_id").type)
