@@ -31,6 +31,8 @@ from uihkv.maintenance import (
     CompactionResult,
     Problem,
     SealResult,
+    StorageDetails,
+    StoreStats,
     TrimResult,
     VerifyReport,
 )
@@ -38,7 +40,7 @@ from uihkv.pointers import Pointers
 from uihkv.projection import Projection
 from uihkv.sampling import StochasticLength
 from uihkv.schema import Column, Schema
-from uihkv.store import AppendResult, Store, StoreStats
+from uihkv.store import AppendResult, Store
 
 if TYPE_CHECKING:
     from uihkv.snapshot import Snapshot
@@ -67,6 +69,7 @@ __all__ = [
     "SealResult",
     "Snapshot",
     "StochasticLength",
+    "StorageDetails",
     "Store",
     "StoreClosedError",
     "StoreExistsError",

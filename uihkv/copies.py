@@ -21,8 +21,10 @@ from uihkv.environment import MAP_BYTES
 from uihkv.maintenance import Progress
 from uihkv.shard import Shard
 
-_PORTION = 4096
-"""Records of one transaction: what it holds in memory until it commits."""
+_PORTION = 1 << 14
+"""Records of one transaction, about: what it holds in memory until it commits."""
+_STEP = 1 << 10
+"""Records between two reports of progress."""
 _PAGE = 1 << 20
 
 
@@ -64,15 +66,23 @@ def _copy_shard(shard: Shard, transaction: Any, databases: dict[bytes, Any], fol
         meminit=True, lock=False, readahead=False, max_spare_txns=0,
     )  # fmt: skip
     try:
+        # As few transactions as memory allows: each frees the pages on its way to the end.
+        writing = environment.begin(write=True)
+        held = 0
         for name, database in databases.items():
-            target = environment.open_db(name)
+            target = environment.open_db(name, txn=writing)
             with transaction.cursor(db=database) as source:
                 records = source.iternext(keys=True, values=True)
                 while True:
-                    with environment.begin(write=True) as writing, writing.cursor(db=target) as cursor:
-                        copied, _ = cursor.putmulti(islice(records, _PORTION), append=True)
+                    with writing.cursor(db=target) as cursor:
+                        copied, _ = cursor.putmulti(islice(records, _STEP), append=True)
                     if not copied:
                         break
+                    held += copied
+                    if held >= _PORTION:
+                        writing.commit()
+                        writing, held = environment.begin(write=True), 0
                     yield copied
+        writing.commit()
     finally:
         environment.close()

@@ -201,3 +201,103 @@ class VerifyReport:
     def describe(self) -> dict[str, Any]:
         """The fields by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStats:
+    """One shard's share.
+
+    Attributes:
+        users, events: that it holds.
+        bytes: size of its file.
+
+    """
+
+    users: int
+    events: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StorageDetails:
+    """Where the bytes of a store's files go; the accounts add up to them.
+
+    Attributes:
+        columns: stored bytes of the blocks of each column, ``(dropped)`` of those that the schema no longer has.
+        encodings: of each encoding, its blocks and their stored bytes.
+        lz4_bytes: of all blocks' bytes, those that are compressed with LZ4.
+        header_bytes: headers, descriptors and zones of chunks.
+        key_bytes: keys of chunks and tails.
+        node_bytes: what LMDB keeps beside each key and value.
+        branch_bytes: pages that lead to others.
+        gap_bytes: what is left over in pages.
+        free_bytes: pages that wait for the next writes.
+        other_bytes: LMDB's own pages, sources and the manifest.
+        by_shard: each shard's share.
+
+    """
+
+    columns: dict[str, int]
+    encodings: dict[str, dict[str, int]]
+    lz4_bytes: int
+    header_bytes: int
+    key_bytes: int
+    node_bytes: int
+    branch_bytes: int
+    gap_bytes: int
+    free_bytes: int
+    other_bytes: int
+    by_shard: tuple[ShardStats, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """All accounts together: the size of the store's files."""
+        named = (self.header_bytes, self.key_bytes, self.node_bytes, self.branch_bytes, self.gap_bytes)
+        return sum(self.columns.values()) + sum(named) + self.free_bytes + self.other_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds. Lengths are of the events that are left, over all users.
+
+    Attributes:
+        shards: number of shards.
+        users: users with a history, also those of whose events none is left.
+        events: events in all histories, without those that were trimmed.
+        chunks: sealed chunks.
+        tail_events: events in tails, not yet sealed.
+        bytes: size of all data files and the manifest; LMDB's lock files, which hold no data, do not count.
+        used_bytes: of these, pages in use.
+        longest: events of the longest history.
+        length_p50, length_p90, length_p99: the smallest length that this share of the users does not exceed.
+        trimmed_users: users who have lost events to ``trim``.
+        tail_share: share of the events that are in tails.
+        free_bytes: of ``bytes``, pages that wait for the next writes.
+        shard_skew: events of the fullest shard over those of a shard on average; 1: all hold as many.
+        details: where the bytes go, if that was asked for.
+
+    """
+
+    shards: int
+    users: int
+    events: int
+    chunks: int
+    tail_events: int
+    bytes: int
+    used_bytes: int
+    longest: int
+    length_p50: int
+    length_p90: int
+    length_p99: int
+    trimmed_users: int
+    tail_share: float
+    free_bytes: int
+    shard_skew: float
+    details: StorageDetails | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """The fields by name; without ``details`` where they were not asked for."""
+        fields = asdict(self)
+        if self.details is None:
+            del fields["details"]
+        return fields

@@ -103,7 +103,7 @@ class UserParts:
     def __init__(self, view: ShardView, users: Int64s | None = None) -> None:
         self._view = view
         shard, transaction = view.shard, view.transaction
-        found = shard.list_keys(transaction, users)
+        found = shard.list_values(transaction) if users is None else shard.list_keys(transaction, users)
         self.users = found.tails
         self.entries = Entries(shard.number, (found.user, found.start, found.end), self.users)
         self.first_chunk = np.append(np.searchsorted(found.user, self.users), len(found.user))

@@ -57,6 +57,16 @@ class ShardAppend:
 
 
 @dataclass(frozen=True, slots=True)
+class PageCounts:
+    """Pages of a shard's chunks and tails, by kind, and the bytes of one."""
+
+    branch: int
+    leaf: int
+    overflow: int
+    page_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ShardKeys:
     """What the keys of a shard, or of some of its users, say.
 
@@ -332,6 +342,12 @@ class Shard:
     def find_values(self, transaction: Any, entries: Entries, some: Int64s) -> None:
         """Note where the values of some entries of this shard lie: int64[n], ascending."""
         find_values(transaction, self._chunks, self._tails, entries, some)
+
+    def page_counts(self, transaction: Any) -> PageCounts:
+        """Pages of chunks and tails."""
+        stats = [transaction.stat(database) for database in (self._chunks, self._tails)]
+        kinds = [sum(int(stat[f"{kind}_pages"]) for stat in stats) for kind in ("branch", "leaf", "overflow")]
+        return PageCounts(kinds[0], kinds[1], kinds[2], int(stats[0]["psize"]))
 
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""

@@ -18,7 +18,7 @@ import time
 import uuid
 import weakref
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -42,6 +42,7 @@ from uihkv.maintenance import (
     CompactionResult,
     Progress,
     SealResult,
+    StoreStats,
     TrimResult,
     VerifyReport,
 )
@@ -105,36 +106,6 @@ class AppendResult:
             users=sum(part.users for part in parts),
             lifted=sum(part.lifted for part in parts),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """What a store holds.
-
-    Attributes:
-        shards: number of shards.
-        users: users with a history, also those of whose events none is left.
-        events: events in all histories, without those that were trimmed.
-        chunks: sealed chunks.
-        tail_events: events in tails, not yet sealed.
-        bytes: size of all data files and the manifest; LMDB's lock files, which hold no data, do not count.
-        used_bytes: of these, pages in use; the others are free for the next writes.
-        longest: events of the longest history.
-
-    """
-
-    shards: int
-    users: int
-    events: int
-    chunks: int
-    tail_events: int
-    bytes: int
-    used_bytes: int
-    longest: int
-
-    def describe(self) -> dict[str, int]:
-        """The fields by name."""
-        return asdict(self)
 
 
 class Store:
@@ -861,27 +832,18 @@ class Store:
         done = {name: offset_done(record, own[name]) for name, record in sorted(claims.items())}
         return {name: offset for name, offset in done.items() if offset != NONE}
 
-    def stats(self) -> StoreStats:
-        """What the store holds. Reads the header of every tail."""
-        from uihkv.rewrite import UserParts
+    def stats(self, *, details: bool = False) -> StoreStats:
+        """What the store holds.
 
-        users = events = chunks = tail_events = used = longest = 0
-        for number in range(self.shards):
-            with self._viewing(number) as view:
-                parts = UserParts(view)
-                parts.open(parts.tails)
-                lengths = parts.heads() - parts.bases()
-                users += len(lengths)
-                chunks += parts.entries.first_tail
-                events += int(lengths.sum())
-                longest = max(longest, int(lengths.max(initial=0)))
-                tail_events += int((parts.entries.end - parts.entries.start)[parts.tails].sum())
-                pages, page_bytes = view.shard.pages()
-                used += pages * page_bytes
-        return StoreStats(
-            shards=self.shards, users=users, events=events, chunks=chunks, tail_events=tail_events,
-            bytes=self._file_bytes(), used_bytes=used, longest=longest,
-        )  # fmt: skip
+        Args:
+            details: also where every byte goes, by column, encoding and page. That reads the header of every chunk;
+                without it, only keys and the headers of tails are read.
+
+        """
+        from uihkv.statistics import describe_store
+
+        self._refresh_manifest()
+        return describe_store(self._access(), self._path, self._path / MANIFEST_NAME, details)
 
     # -- inside -------------------------------------------------------------------------------------
 

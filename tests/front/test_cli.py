@@ -53,6 +53,9 @@ def test_an_ingest_run_again_stores_nothing_twice(folder: Path) -> None:
 def test_stats_and_show_say_what_is_there(folder: Path) -> None:
     told = json.loads(run("stats", folder / "store", "--json").stdout)
     assert (told["events"], told["users"], told["shards"]) == (4, 2, 2)
+    table = run("stats", folder / "store", "--details")
+    assert table.returncode == 0 and "column item_id" in table.stdout
+    assert all(len(line) <= 80 for line in table.stdout.splitlines())
     shown = run("show", folder / "store", 1, "--last", 2)
     assert shown.returncode == 0
     assert "version 3" in shown.stdout

@@ -1,23 +1,60 @@
-"""``uihkv stats``: what a store holds."""
+"""``uihkv stats``: what a store holds, and where its bytes go."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
 from uihkv.cli.arguments import Json, StorePath
-from uihkv.cli.output import fact_table, print_json, print_table
+from uihkv.cli.output import fact_table, print_json, print_table, show_bytes
 from uihkv.cli.stores import open_store
+from uihkv.maintenance import StorageDetails
 
 
-def stats(store: StorePath, json: Json = False) -> None:
+def stats(
+    store: StorePath,
+    details: Annotated[
+        bool, typer.Option("--details", metavar="", help="Also where every byte goes; reads every chunk's header.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Say what a store holds.
 
-    Users, events, chunks and bytes, counted over all shards. Nothing is
-    written, and writers need not stop.
+    Users, events, chunks and bytes, counted over all shards; how long the
+    histories are; how evenly shards are filled. Nothing is written, and
+    writers need not stop.
 
-    Example: uihkv stats store
+    Example: uihkv stats store --details
     """
     with open_store(store) as opened:
-        facts = opened.stats().describe()
+        found = opened.stats(details=details)
     if json:
-        print_json(facts)
-    else:
-        print_table(fact_table(f"{store}", facts))
+        print_json(found.describe())
+        return
+    facts = found.describe()
+    facts.pop("details", None)
+    print_table(fact_table(f"{store}", facts))
+    if found.details is not None:
+        _print_details(found.details, found.bytes, found.events)
+
+
+def _print_details(details: StorageDetails, total: int, events: int) -> None:
+    accounts = {f"column {name}": size for name, size in details.columns.items()}
+    for name in ("header", "key", "node", "branch", "gap", "free", "other"):
+        accounts[name] = getattr(details, f"{name}_bytes")
+    table = Table(title="where the bytes are", title_justify="left")
+    for title in ("account", "bytes", "share", "an event"):
+        table.add_column(title, justify="left" if title == "account" else "right")
+    for name, size in accounts.items():
+        each = f"{size / events:.2f}" if events else "-"
+        table.add_row(name, show_bytes(size), f"{100 * size / total:.1f} %", each)
+    print_table(table)
+    table = Table(title="how blocks are encoded", title_justify="left")
+    for title in ("encoding", "blocks", "bytes"):
+        table.add_column(title, justify="left" if title == "encoding" else "right")
+    for name, counts in details.encodings.items():
+        table.add_row(name, f"{counts['blocks']:,}", show_bytes(counts["bytes"]))
+    table.add_row("of these in LZ4", "", show_bytes(details.lz4_bytes))
+    print_table(table)
