@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loader.batch import Batch
+    from loader.dedup import DedupHistory, Deduplicated
     from loader.errors import DeviceError, LoaderClosedError, SettingError, StateError
     from loader.examples import ArrayExamples, Examples, ParquetExamples
     from loader.feeds import ArrowStream, JsonLines, ParquetFolder
@@ -28,6 +29,8 @@ _HOMES = {
     "ArrayExamples": "examples",
     "ArrowStream": "feeds",
     "Batch": "batch",
+    "DedupHistory": "dedup",
+    "Deduplicated": "dedup",
     "DeviceError": "errors",
     "Examples": "examples",
     "Freshness": "freshness",
@@ -52,6 +55,8 @@ __all__ = [
     "ArrayExamples",
     "ArrowStream",
     "Batch",
+    "DedupHistory",
+    "Deduplicated",
     "DeviceError",
     "Examples",
     "Freshness",

@@ -5,13 +5,15 @@ copy. What moves it, ``pin_memory``, ``to`` another device or a pickle, first pa
 slab, a flat uint8 tensor with every part at a multiple of 64 bytes. So pinning is one allocation, a
 transfer is one copy, and ``record_stream`` is one call.
 
+A tensor that several tenants share, as in the deduplicated form, is there once, and moves once.
+
 Invariants: a batch is never changed, moving gives a new one; the pointers stay on the host.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +22,17 @@ import torch
 from torch import Tensor
 
 from loader.columns import Array
+from loader.dedup import DedupHistory, Deduplicated
 from loader.errors import DeviceError
 from loader.jagged import TenantHistory
+from loader.reading import Reading, SpanColumn
 from uihkv import Histories, Pointers, SchemaError
 
 ALIGNMENT = 64
 """Bytes at whose multiples the parts of a slab begin: a cache line, and enough for every vector load."""
+
+History = TenantHistory | DedupHistory
+"""What a tenant gets: plain, or with ``dedup=True`` each event once. ``expand()`` of both is the plain form."""
 
 ONLY_TENANT = "history"
 """Name in ``Batch.histories`` when the loader was given one projection and no tenants."""
@@ -38,14 +45,14 @@ class Batch:
     Attributes:
         examples: labels and features, each ``[B, *shape]`` in its own dtype.
         pointers: the B pointers, always on the host.
-        histories: by tenant, see :class:`TenantHistory`.
+        histories: by tenant, see :class:`TenantHistory` and, with ``dedup=True``, :class:`DedupHistory`.
         slab: uint8, what all tensors are views of; None for a batch that never moved.
 
     """
 
     examples: Mapping[str, Tensor]
     pointers: Pointers
-    histories: Mapping[str, TenantHistory]
+    histories: Mapping[str, History]
     slab: Tensor | None = None
 
     def __len__(self) -> int:
@@ -57,7 +64,7 @@ class Batch:
         return len(self.pointers)
 
     @property
-    def history(self) -> TenantHistory:
+    def history(self) -> History:
         """The history of the only projection.
 
         Raises:
@@ -77,13 +84,19 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, without the slab's gaps."""
+        """Bytes of all tensors, each once, without the slab's gaps."""
         return sum(tensor.nbytes for tensor in self._tensors())
+
+    @property
+    def expanded_nbytes(self) -> int:
+        """Bytes that this batch would have in the plain form, with nothing shared."""
+        examples = sum(tensor.nbytes for tensor in self.examples.values())
+        return examples + sum(history.expanded_nbytes for history in self.histories.values())
 
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""
-        return next(self._tensors()).device
+        return self._tensors()[0].device
 
     def pin_memory(self) -> Batch:
         """Copy into one page-locked slab, from which copies to a device can run beside the host's work.
@@ -125,13 +138,24 @@ class Batch:
 
     # -- one slab -----------------------------------------------------------------------------------
 
-    def _tensors(self) -> Iterator[Tensor]:
-        """All tensors once, in the order in which :meth:`_carved` takes them."""
-        yield from self.examples.values()
-        for history in self.histories.values():
-            yield history.offsets
-            yield from history.values.values()
-            yield from history.element_offsets.values()
+    def _tensors(self) -> list[Tensor]:
+        """All tensors, each once, in the order in which they lie in a slab."""
+        found: list[Tensor] = []
+        self._mapped(lambda tensor: found.append(tensor) or tensor, self.slab)  # type: ignore[func-returns-value]
+        return found
+
+    def _mapped(self, change: Callable[[Tensor], Any], slab: Tensor | None) -> Batch:
+        """The same batch with other tensors; ``change`` is called once for each, in the slab's order."""
+        changed: dict[int, Any] = {}
+
+        def once(tensor: Tensor) -> Any:
+            if id(tensor) not in changed:
+                changed[id(tensor)] = change(tensor)
+            return changed[id(tensor)]
+
+        examples = {name: once(tensor) for name, tensor in self.examples.items()}
+        histories = {tenant: history.mapped(once) for tenant, history in self.histories.items()}
+        return Batch(examples, self.pointers, histories, slab)
 
     def _packed(self, pin: bool = False) -> Batch:
         """Copy this host batch into one slab."""
@@ -147,104 +171,83 @@ class Batch:
 
     def _carved(self, slab: Tensor) -> Batch:
         """A batch of this one's shapes whose tensors are views of ``slab``."""
-        return _Layout.of(self).carve(slab)
+        return self._mapped(_Carver(slab), slab)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the slab once, and the shapes: views pickled one by one would each carry all of it."""
         packed = self if self.slab is not None else self._packed()
-        return _Layout.carve, (_Layout.of(packed), packed.slab)
+        forms = packed._mapped(_Form.of, None)
+        return _restore, (forms.examples, forms.pointers, forms.histories, packed.slab)
 
 
-_Form = tuple[torch.dtype, tuple[int, ...]]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Form:
+    """A tensor's type and shape, in its place."""
 
-
-@dataclass(frozen=True, slots=True)
-class _HistoryLayout:
-    offsets: _Form
-    values: dict[str, _Form]
-    element_offsets: dict[str, _Form]
-    min_length: int
-    max_length: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Types and shapes of a batch's tensors, in the order in which they lie in a slab."""
-
-    examples: dict[str, _Form]
-    pointers: Pointers
-    histories: dict[str, _HistoryLayout]
+    dtype: torch.dtype
+    shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, batch: Batch) -> _Layout:
-        histories = {
-            tenant: _HistoryLayout(
-                _form(history.offsets),
-                _forms(history.values),
-                _forms(history.element_offsets),
-                history.min_length,
-                history.max_length,
-            )
-            for tenant, history in batch.histories.items()
-        }
-        return cls(_forms(batch.examples), batch.pointers, histories)
-
-    def carve(self, slab: Tensor) -> Batch:
-        start = 0
-
-        def cut(form: _Form) -> Tensor:
-            nonlocal start
-            dtype, shape = form
-            size = math.prod(shape) * dtype.itemsize
-            part = slab[start : start + size].view(dtype).view(shape)
-            start += _aligned(size)
-            return part
-
-        def cut_all(forms: Mapping[str, _Form]) -> dict[str, Tensor]:
-            return {name: cut(form) for name, form in forms.items()}
-
-        examples = cut_all(self.examples)
-        histories = {
-            tenant: TenantHistory(
-                cut(layout.offsets),
-                cut_all(layout.values),
-                cut_all(layout.element_offsets),
-                layout.min_length,
-                layout.max_length,
-            )
-            for tenant, layout in self.histories.items()
-        }
-        return Batch(examples, self.pointers, histories, slab)
+    def of(cls, tensor: Tensor) -> _Form:
+        return cls(tensor.dtype, tuple(tensor.shape))
 
 
-def assemble_batch(examples: Mapping[str, Array], pointers: Pointers, histories: Mapping[str, Histories]) -> Batch:
+class _Carver:
+    """Cuts tensors out of a slab, one behind the other."""
+
+    def __init__(self, slab: Tensor) -> None:
+        self._slab = slab
+        self._start = 0
+
+    def __call__(self, form: Tensor | _Form) -> Tensor:
+        size = math.prod(form.shape) * form.dtype.itemsize
+        part = self._slab[self._start : self._start + size].view(form.dtype).view(tuple(form.shape))
+        self._start += _aligned(size)
+        return part
+
+
+def _restore(examples: Any, pointers: Pointers, histories: Any, slab: Tensor) -> Batch:
+    return Batch(examples, pointers, histories)._carved(slab)
+
+
+def assemble_batch(examples: Mapping[str, Array], pointers: Pointers, reading: Reading) -> Batch:
     """A host batch around these arrays, without copying them; it owns them from then on."""
-    tenants = {}
-    for tenant, history in histories.items():
-        lengths = history.lengths
-        inner = {name: history.element_offsets(name) for name in history}
-        tenants[tenant] = TenantHistory(
-            torch.from_numpy(history.offsets),
-            {name: _values(history, name) for name in history},
-            {name: torch.from_numpy(offsets) for name, offsets in inner.items() if offsets is not None},
-            int(lengths.min()) if len(lengths) else 0,
-            int(lengths.max(initial=0)),
-        )
+    made: dict[int, Tensor] = {}
+
+    def wrap(array: Array, dtype: str = "") -> Tensor:
+        """The array as a tensor of a column's type, the same one for the same array; numpy gives bfloat16 as bits."""
+        if id(array) not in made:
+            tensor = torch.from_numpy(array)
+            made[id(array)] = tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+        return made[id(array)]
+
+    tenants: dict[str, History] = {}
+    for tenant, history in reading.plain.items():
+        tenants[tenant] = _wrap_plain(history, wrap)
+    for tenant, columns in reading.spans.items():
+        tenants[tenant] = DedupHistory({name: _wrap_spans(column, wrap) for name, column in columns.items()})
     return Batch({name: torch.from_numpy(array) for name, array in examples.items()}, pointers, tenants)
 
 
-def _values(history: Histories, name: str) -> Tensor:
-    """A column as a tensor, without a copy; numpy has no bfloat16, and gives its bits."""
-    values = torch.from_numpy(history.values(name))
-    return values.view(torch.bfloat16) if history.dtype(name) == "bfloat16" else values
+def _wrap_plain(history: Histories, wrap: Callable[..., Tensor]) -> TenantHistory:
+    lengths = history.lengths
+    inner = {name: history.element_offsets(name) for name in history}
+    return TenantHistory(
+        wrap(history.offsets),
+        {name: wrap(history.values(name), history.dtype(name)) for name in history},
+        {name: wrap(offsets) for name, offsets in inner.items() if offsets is not None},
+        int(lengths.min()) if len(lengths) else 0,
+        int(lengths.max(initial=0)),
+    )
 
 
-def _form(tensor: Tensor) -> _Form:
-    return tensor.dtype, tuple(tensor.shape)
-
-
-def _forms(tensors: Mapping[str, Tensor]) -> dict[str, _Form]:
-    return {name: _form(tensor) for name, tensor in tensors.items()}
+def _wrap_spans(column: SpanColumn, wrap: Callable[..., Tensor]) -> Deduplicated:
+    lengths, inner = column.end - column.start, column.element_offsets
+    return Deduplicated(
+        wrap(column.values, column.dtype), wrap(column.start), wrap(column.end), None if inner is None else wrap(inner),
+        int(lengths.sum()), 0 if inner is None else int((inner[column.end] - inner[column.start]).sum()),
+        int(lengths.min()) if len(lengths) else 0, int(lengths.max(initial=0)),
+    )  # fmt: skip
 
 
 def _aligned(size: int) -> int:
@@ -252,5 +255,7 @@ def _aligned(size: int) -> int:
 
 
 def _as_bytes(tensor: Tensor) -> Array:
+    if not tensor.numel():  # torch views no empty tensor of odd strides as bytes
+        return np.empty(0, np.uint8)
     memory: Array = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     return memory

@@ -122,6 +122,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
             examples=len(batch),
             events=batch.events,
             size_bytes=batch.nbytes,
+            saved_bytes=batch.expanded_nbytes - batch.nbytes,
             ready=ready,
             wait_s=time.perf_counter() - start,
         )

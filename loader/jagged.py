@@ -7,7 +7,7 @@ on the host since the batch was assembled, so that no view has to ask the device
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uihkv import SchemaError
 
-_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 """Types for which torch has no gather; their bits move as those of the signed type of that width."""
 
 
@@ -75,33 +75,12 @@ class Jagged:
         """
         if self.element_offsets is not None:
             raise SchemaError("this column is ragged; pad its lists yourself from element_offsets")
-        if isinstance(length, bool) or not hasattr(length, "__index__") or (length := operator.index(length)) < 1:
-            raise SchemaError(f"length is {length!r}; a whole number of 1 or more is expected")
-        if side not in ("left", "right"):
-            raise SchemaError(f"side is {side!r}; 'left' or 'right' is expected")
-        fill = _fill_value(self.values.dtype, value)
-        signed = _SIGNED.get(self.values.dtype)
-        values = self.values if signed is None else self.values.view(signed)
-        rectangle = self._rectangle(values, length, fill, side)
-        return rectangle if signed is None else rectangle.view(self.values.dtype)
+        all_fit = not isinstance(length, bool) and hasattr(length, "__index__") and self.max_length <= length
+        return pad_spans(self.values, self.offsets[:-1], self.offsets[1:], length, value, side, in_order=all_fit)
 
-    def _rectangle(self, values: Tensor, length: int, fill: int | float | bool, side: str) -> Tensor:
-        shape = (len(self), length, *values.shape[1:])
-        if len(values) == 0:
-            return values.new_full(shape, fill)
-        low, high = self.offsets[:-1, None], self.offsets[1:, None]
-        step = torch.arange(length, device=values.device)[None, :]
-        if side == "left":  # place p holds event high - length + p
-            source = (high - length) + step
-            empty = source < low
-        else:  # the same events, moved to the row's start
-            source = torch.maximum(low, high - length) + step
-            empty = source >= high
-        empty = empty.reshape(*empty.shape, *[1] * (values.ndim - 1))
-        if self.max_length <= length:  # every event has a place, and they come in order: 2 to 4 times faster
-            return values.new_full(shape, fill).masked_scatter_(~empty, values)
-        rectangle = values.index_select(0, source.clamp_(0, len(values) - 1).reshape(-1)).reshape(shape)
-        return rectangle.masked_fill_(empty, fill)
+    def expand(self) -> Jagged:
+        """Itself: this is the plain form, which a deduplicated column expands to."""
+        return self
 
     def nested(self) -> Tensor:
         """The same memory as a nested tensor of jagged layout: ``[B, lengths, *shape]``.
@@ -116,6 +95,45 @@ class Jagged:
             self.values, offsets=self.offsets, min_seqlen=self.min_length, max_seqlen=self.max_length
         )
         return nested
+
+
+def pad_spans(
+    values: Tensor, start: Tensor, end: Tensor, length: int, value: Any, side: str, *, in_order: bool = False
+) -> Tensor:
+    """Rectangle ``[B, length, *shape]`` of the newest events of each span ``[start[b], end[b])`` of ``values``.
+
+    ``in_order`` says that the spans are all values, one behind the other, and none is longer than ``length``. For the
+    other arguments and errors see :meth:`Jagged.padded`.
+    """
+    if isinstance(length, bool) or not hasattr(length, "__index__") or (length := operator.index(length)) < 1:
+        raise SchemaError(f"length is {length!r}; a whole number of 1 or more is expected")
+    if side not in ("left", "right"):
+        raise SchemaError(f"side is {side!r}; 'left' or 'right' is expected")
+    fill = _fill_value(values.dtype, value)
+    signed = SIGNED.get(values.dtype)
+    rectangle = _rectangle(values if signed is None else values.view(signed), start, end, length, fill, side, in_order)
+    return rectangle if signed is None else rectangle.view(values.dtype)
+
+
+def _rectangle(
+    values: Tensor, start: Tensor, end: Tensor, length: int, fill: int | float | bool, side: str, in_order: bool
+) -> Tensor:
+    shape = (len(start), length, *values.shape[1:])
+    if len(values) == 0:
+        return values.new_full(shape, fill)
+    low, high = start[:, None], end[:, None]
+    step = torch.arange(length, device=values.device)[None, :]
+    if side == "left":  # place p holds event high - length + p
+        source = (high - length) + step
+        empty = source < low
+    else:  # the same events, moved to the row's start
+        source = torch.maximum(low, high - length) + step
+        empty = source >= high
+    empty = empty.reshape(*empty.shape, *[1] * (values.ndim - 1))
+    if in_order:  # every event has a place, and they come in order: 2 to 4 times faster
+        return values.new_full(shape, fill).masked_scatter_(~empty, values)
+    rectangle = values.index_select(0, source.clamp_(0, len(values) - 1).reshape(-1)).reshape(shape)
+    return rectangle.masked_fill_(empty, fill)
 
 
 def _fill_value(dtype: torch.dtype, value: Any) -> int | float | bool:
@@ -138,7 +156,7 @@ def _fill_value(dtype: torch.dtype, value: Any) -> int | float | bool:
         raise SchemaError(f"value is {whole}; the column is {dtype}, which holds {low} to {high}")
     if dtype == torch.bool:
         return bool(whole)
-    return whole - (1 << 8 * dtype.itemsize) if dtype in _SIGNED and whole > high >> 1 else whole
+    return whole - (1 << 8 * dtype.itemsize) if dtype in SIGNED and whole > high >> 1 else whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,3 +218,23 @@ class TenantHistory:
             inner = self.element_offsets.get(name)
             return len(values) if inner is None else len(inner) - 1
         return 0
+
+    @property
+    def expanded_nbytes(self) -> int:
+        """Bytes of all columns and offsets."""
+        tensors = (self.offsets, *self.values.values(), *self.element_offsets.values())
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def expand(self) -> TenantHistory:
+        """Itself: this is the plain form, which deduplicated histories expand to."""
+        return self
+
+    def mapped(self, change: Callable[[Tensor], Any]) -> TenantHistory:
+        """The same with other tensors."""
+        return TenantHistory(
+            change(self.offsets),
+            {name: change(tensor) for name, tensor in self.values.items()},
+            {name: change(tensor) for name, tensor in self.element_offsets.items()},
+            self.min_length,
+            self.max_length,
+        )

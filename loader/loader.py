@@ -27,7 +27,9 @@ from loader.examples import Examples
 from loader.iterator import LoaderIterator, Pass
 from loader.pipeline import Pipeline
 from loader.prefetch import Sent, Transfer, check_device
+from loader.reading import LocalReader
 from loader.schedule import Schedule, Split, build_epochs
+from loader.slabs import SlabPool
 from loader.stages import STAGES, TRANSFER, BatchMaker, Place
 from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
@@ -67,6 +69,8 @@ class Loader:
         device: None or "cpu": batches stay on the host; "cuda", "cuda:1": they are copied there on a side stream.
         on_trimmed: what becomes of an example whose history was trimmed: an error that names it, or what is left of the
             history, maybe nothing.
+        dedup: hold each event once in a batch, however many of its examples and tenants see it; columns are then
+            :class:`Deduplicated`, whose ``expand()`` gives the plain form on the device.
 
     Raises:
         SettingError: for an argument that cannot be.
@@ -105,6 +109,7 @@ class Loader:
         prefetch: int = 4,
         device: torch.device | str | int | None = None,
         on_trimmed: Literal["raise", "truncate"] = "raise",
+        dedup: bool = False,
     ) -> None:
         if not isinstance(store, Store):
             raise SettingError(f"{type(store).__name__} given as store; open one with Store.open(path)")
@@ -145,6 +150,7 @@ class Loader:
         if on_trimmed not in ("raise", "truncate"):
             raise SettingError(f"on_trimmed is {on_trimmed!r}; 'raise' or 'truncate' is expected")
         self._on_trimmed: Literal["raise", "truncate"] = on_trimmed
+        self._dedup = _flag("dedup", dedup)
         self._transfer: Transfer | None = None
         self._fingerprint = {
             "examples": examples.fingerprint,
@@ -215,11 +221,12 @@ class Loader:
         assert plan is not None  # load_state_dict has checked it
         snapshot = self._store.snapshot()
         try:
-            maker = BatchMaker(self.dataset, snapshot, self._tenants, self._transfer, meter, self._on_trimmed)
+            reader = LocalReader(snapshot, self._tenants, self._dedup, SlabPool(self._prefetch + 2), self._on_trimmed)
+            maker = BatchMaker(self.dataset, reader, self._transfer, meter)
             pipeline = Pipeline(
                 _places(plan, position.epoch, self._cuts.rank),
                 maker.make_batch,
-                snapshot.close,
+                reader.close,
                 ahead=self._prefetch,
                 workers=self._workers(),
             )

@@ -11,7 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loader.reading import Reading
 
 from loader.freshness import Freshness
 
@@ -53,7 +56,13 @@ class LoaderStats:
         batches: handed to the consumer.
         examples: in these, on this rank.
         events: in these, of all tenants.
-        bytes: of these batches' tensors.
+        bytes: of these batches' tensors, which is what goes to a device.
+        bytes_saved: by which these would be more if no two examples and tenants shared events (``dedup=True``).
+        bytes_read: of stored blocks, by all reads until now, also those of batches made ahead.
+        bytes_decoded: out of these.
+        chunks_asked: chunks and tails that the reads' pointers needed, once for each pointer.
+        chunks_read: those of them that were decoded; of the others, the chunk was one that another pointer of the batch
+            needed too, or was ruled out by its zones.
         elapsed_s: from ``iter`` to the last hand-over.
         wait_s: seconds the consumer waited for batches.
         wait_share: ``wait_s / elapsed_s``.
@@ -69,6 +78,11 @@ class LoaderStats:
     examples: int
     events: int
     bytes: int
+    bytes_saved: int
+    bytes_read: int
+    bytes_decoded: int
+    chunks_asked: int
+    chunks_read: int
     elapsed_s: float
     wait_s: float
     wait_share: float
@@ -96,7 +110,8 @@ class Meter:
         self._times = {name: [0, 0.0, 0.0] for name in stages}
         self._started_s = time.perf_counter()
         self._last_s = self._started_s
-        self._batches = self._examples = self._events = self._bytes = self._ready = 0
+        self._batches = self._examples = self._events = self._bytes = self._saved = self._ready = 0
+        self._bytes_read = self._bytes_decoded = self._chunks_asked = self._chunks_read = 0
         self._wait_s = 0.0
 
     @contextmanager
@@ -104,20 +119,36 @@ class Meter:
         """Count what is inside as one batch of the stage, unless it raises."""
         start = time.perf_counter()
         yield
-        took = time.perf_counter() - start
+        took_s = time.perf_counter() - start
         with self._lock:
-            times = self._times[stage]
-            times[0] += 1
-            times[1] += took
-            times[2] = max(times[2], took)
+            self._count(stage, took_s)
 
-    def handed_over(self, *, examples: int, events: int, size_bytes: int, ready: int, wait_s: float) -> None:
+    def count_read(self, stage: str, reading: Reading) -> None:
+        """Count a batch's reads, wherever they were made."""
+        with self._lock:
+            self._count(stage, reading.took_s)
+            for cost in reading.costs:
+                self._bytes_read += cost.bytes_read
+                self._bytes_decoded += cost.bytes_decoded
+                self._chunks_asked += cost.chunks_considered
+                self._chunks_read += cost.chunks_read
+
+    def _count(self, stage: str, took_s: float) -> None:
+        times = self._times[stage]
+        times[0] += 1
+        times[1] += took_s
+        times[2] = max(times[2], took_s)
+
+    def handed_over(
+        self, *, examples: int, events: int, size_bytes: int, saved_bytes: int, ready: int, wait_s: float
+    ) -> None:
         """Count a batch that the consumer got."""
         with self._lock:
             self._batches += 1
             self._examples += examples
             self._events += events
             self._bytes += size_bytes
+            self._saved += saved_bytes
             self._ready += ready
             self._wait_s += wait_s
             self._last_s = time.perf_counter()
@@ -141,7 +172,9 @@ class Meter:
                 limiting = CONSUMER if wait_share < _LITTLE_WAIT else slowest
             return LoaderStats(
                 stages=stages, batches=self._batches, examples=self._examples, events=self._events,
-                bytes=self._bytes, elapsed_s=elapsed_s, wait_s=self._wait_s, wait_share=wait_share,
+                bytes=self._bytes, bytes_saved=self._saved, bytes_read=self._bytes_read,
+                bytes_decoded=self._bytes_decoded, chunks_asked=self._chunks_asked, chunks_read=self._chunks_read,
+                elapsed_s=elapsed_s, wait_s=self._wait_s, wait_share=wait_share,
                 ready_mean=self._ready / self._batches if self._batches else 0.0, limiting=limiting,
             )  # fmt: skip
 

@@ -35,6 +35,7 @@ from loader.iterator import LoaderIterator, Pass
 from loader.loader import Loader, parse_tenants, receive_on_host
 from loader.pipeline import THREAD_NAME, Pipeline
 from loader.prefetch import Sent, Transfer, check_device
+from loader.reading import LocalReader
 from loader.rows import ExampleRows, RowParser
 from loader.stages import STAGES, TRANSFER, BatchMaker, Place
 from loader.state import Position
@@ -317,12 +318,14 @@ class StreamLoader(Loader):
 
     def maker(self, rows: ExampleRows, snapshot: Any, meter: Meter) -> BatchMaker:
         """Makes the batch of these rows."""
-        return BatchMaker(rows, snapshot, self._tenants, self._transfer, meter, self._on_trimmed, rows.inline)
+        reader = LocalReader(snapshot, self._tenants, False, None, self._on_trimmed)
+        return BatchMaker(rows, reader, self._transfer, meter, rows.inline)
 
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "shuffle": (False, None), "seed": (0, None), "rank": (None,), "world_size": (None,), "max_events": (None,),
     "balance": (False,), "affinity_window": (None,), "split": ("examples",), "uneven": ("drop",),
+    "num_workers": (0,), "dedup": (False,),
 }  # fmt: skip
 """Values of a loader's other settings that ask nothing of a stream."""
 

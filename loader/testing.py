@@ -14,7 +14,10 @@ from loader.loader import Loader
 
 
 def assert_same_batch(left: Batch, right: Batch) -> None:
-    """Raise AssertionError unless both batches hold the same pointers, examples and histories, to the bit."""
+    """Raise AssertionError unless both batches hold the same pointers, examples and histories, to the bit.
+
+    A deduplicated batch is the same as a plain one that it expands to.
+    """
     if left.pointers != right.pointers:
         raise AssertionError("the pointers of two batches differ")
     here, there = _named_tensors(left), _named_tensors(right)
@@ -60,7 +63,8 @@ def assert_resumes_exactly(make_loader: Callable[[], Loader], steps: Iterable[in
 
 def _named_tensors(batch: Batch) -> dict[str, Tensor]:
     named = {f"example column {name!r}": tensor for name, tensor in batch.examples.items()}
-    for tenant, history in batch.histories.items():
+    for tenant, given in batch.histories.items():
+        history = given.expand()
         named[f"offsets of {tenant!r}"] = history.offsets
         named |= {f"column {name!r} of {tenant!r}": tensor for name, tensor in history.values.items()}
         named |= {f"element offsets {name!r} of {tenant!r}": tensor for name, tensor in history.element_offsets.items()}
@@ -69,4 +73,6 @@ def _named_tensors(batch: Batch) -> dict[str, Tensor]:
 
 def _bits(tensor: Tensor) -> Tensor:
     """The tensor's bytes: NaN equals itself, and every dtype compares."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+    return (
+        tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor.new_empty(0, dtype=torch.uint8)
+    )

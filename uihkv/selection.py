@@ -65,6 +65,13 @@ class Windows:
     considered: int = 0
     skipped: int = 0
 
+    def since(self, version: Int64s) -> Windows:
+        """Of one window a pointer, what begins at these versions or later: int64[pointers]."""
+        low = np.minimum(np.maximum(self.low, version), self.high)
+        offsets = np.zeros(len(low) + 1, np.int64)
+        np.cumsum(self.high - low, out=offsets[1:])
+        return Windows(self.row, low, self.high, offsets[:-1], offsets)
+
 
 def select_events(
     directory: SnapshotDirectory,

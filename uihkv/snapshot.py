@@ -261,6 +261,7 @@ class Snapshot:
         epoch: int = 0,
         on_missing: Literal["raise", "empty"] = "raise",
         on_trimmed: OnTrimmed = "raise",
+        since: ArrayLike | None = None,
         out: Histories | None = None,
         inline: InlineTail | None = None,
     ) -> Histories:
@@ -274,6 +275,8 @@ class Snapshot:
             on_missing: what becomes of a version past the head: an error, or an empty sequence.
             on_trimmed: what becomes of a read that needs trimmed events (see :mod:`uihkv.bases`): an error, or what is
                 left: a shorter sequence, which is empty, and without proof, where the version names none that is left.
+            since: int64[B], the first version that is wanted of each, 0 or more: older events are left out. Not where
+                the projection selects or samples. None: as many as the projection wants.
             out: histories of an earlier read that are no longer needed: their memory is used again where it is large
                 enough, and arrays taken from them change. None: new memory.
             inline: B tails of events behind the pointers that may not be in the store yet; see :mod:`uihkv.inline`.
@@ -308,8 +311,9 @@ class Snapshot:
         moment = self._moments(pointers, projection, as_of)
         if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or epoch < 0:
             raise SchemaError(f"epoch is {epoch!r}; a whole number of 0 or more is expected")
+        first = None if since is None else _parse_since(since, pointers, projection)
         with self._open():
-            return self._read(pointers, projection, names, moment, int(epoch), on_missing, on_trimmed, out)
+            return self._read(pointers, projection, names, moment, int(epoch), on_missing, on_trimmed, first, out)
 
     def prefetch(self, pointers: Pointers, projection: Projection | None = None) -> int:
         """Ask the system for what a read of these pointers will touch, without waiting for its bytes or decoding them.
@@ -367,11 +371,13 @@ class Snapshot:
 
     def _read(
         self, pointers: Pointers, projection: Projection, names: Sequence[str], moment: Int64s | None, epoch: int,
-        on_missing: str, on_trimmed: OnTrimmed, out: Histories | None,
+        on_missing: str, on_trimmed: OnTrimmed, since: Int64s | None, out: Histories | None,
     ) -> Histories:  # fmt: skip
         directory = self._directory()
         row = directory.rows_of(pointers.user_id)
         prefix = self._newest(directory, row, pointers, None if projection.selects else projection.max_len, on_missing)
+        if since is not None:
+            prefix = prefix.since(since)
         prefix = cut_prefixes(directory, prefix, pointers, on_trimmed, projection.selects)
         windows = self._choose(directory, prefix, pointers, projection, moment, epoch, on_trimmed)
         n = int(windows.offsets[-1])
@@ -380,7 +386,7 @@ class Snapshot:
         ask_for_blocks(directory.entries, self._layouts, slices, names)
         decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify, self._threads)
         if pointers.last_ts is not None:
-            whole = windows is prefix
+            whole = windows is prefix and (since is None or bool((prefix.low < prefix.high)[prefix.high > 0].all()))
             self._prove(directory, prefix, pointers, fixed.get(TS) if whole else None)
         columns: dict[str, Array] = {}
         element_offsets: dict[str, Int64s] = {}
@@ -543,3 +549,14 @@ class Snapshot:
         if code != status.OK:
             raise entries.error(code, entries.first_tail + int(window.row[at]))
         return Slices(part[0], part[1], part[2], part[3])
+
+
+def _parse_since(since: ArrayLike, pointers: Pointers, projection: Projection) -> Int64s:
+    first = as_int64(since, "since")
+    if len(first) != len(pointers):
+        raise PointerError(f"{len(pointers)} pointers and {len(first)} since; give one version a pointer")
+    if len(first) and int(first.min()) < 0:
+        raise PointerError(f"since has {int(first.min())}; versions start at 0")
+    if projection.selects or projection.sample is not None:
+        raise SchemaError("since goes with projections by columns and max_len alone; this one selects or samples")
+    return first

@@ -90,7 +90,7 @@ def rank_by_models(
     with torch.inference_mode():
         for done, batch in enumerate(loader, 1):
             for name, model in models.items():
-                columns = model_columns(batch.histories[name], batch.examples["as_of"])
+                columns = model_columns(batch.histories[name].expand(), batch.examples["as_of"])
                 scores = model.score(model(columns)[:, -1])
                 ranks[name].append(rank_targets(scores, batch.examples["target"]))
             report(done)

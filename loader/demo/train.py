@@ -230,7 +230,7 @@ def train(
 def _train_step(
     model: SequenceModel, optimizer: torch.optim.Optimizer, sampler: NegativeSampler, batch: Batch, tenant: str
 ) -> float:
-    columns = model_columns(batch.histories[tenant], batch.examples["as_of"])
+    columns = model_columns(batch.histories[tenant].expand(), batch.examples["as_of"])
     loss = next_item_loss(model, columns, batch.examples["target"] + 1, sampler)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ from uihkv import (
     Projection,
     ReadOnlyError,
     Schema,
+    SchemaError,
     Store,
     StoreClosedError,
 )
@@ -288,3 +289,20 @@ def test_short_and_long_chunks_of_both_compressions_read_the_same(tmp_path: Path
                 found.append((histories.values("item_id").tolist(), histories.offsets.tolist()))
     assert found[0] == found[1] == found[2]
     assert found[0][1] == [0, 500, 833, 834, 834]
+
+
+def test_a_read_since_a_version_leaves_older_events_out(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "s", Schema([Column("x", "int64")]), shards=1, chunk_events=4) as store:
+        store.append({"user_id": [1] * 10, "ts": np.arange(10), "x": np.arange(10)}, backfill=True)
+        with store.snapshot() as snapshot:
+            pointers = Pointers([1, 1, 1, 2], [9, 5, 4, 0], [8, 4, 3, 0])
+            found = snapshot.read(pointers, Projection(["x", "ts"], max_len=6), since=[7, 0, 4, 3])
+            assert found.values("x").tolist() == [7, 8, 0, 1, 2, 3, 4]
+            assert found.lengths.tolist() == [2, 5, 0, 0]
+            with pytest.raises(PointerError, match="last_ts"):
+                snapshot.read(Pointers([1], [9], [7]), Projection(["x"]), since=[9])
+            for since, message in (([1], "4 pointers and 1 since"), ([0, 0, 0, -1], "since has -1")):
+                with pytest.raises(PointerError, match=message):
+                    snapshot.read(pointers, since=since)
+            with pytest.raises(SchemaError, match="since goes with"):
+                snapshot.read(pointers, Projection(max_age=3), since=[0] * 4)
