@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loader.batch import Batch
     from loader.dedup import DedupHistory, Deduplicated
-    from loader.errors import DeviceError, LoaderClosedError, SettingError, StateError
+    from loader.errors import DeviceError, LoaderClosedError, SettingError, StateError, WorkerError
     from loader.examples import ArrayExamples, Examples, ParquetExamples
     from loader.feeds import ArrowStream, JsonLines, ParquetFolder
     from loader.freshness import Freshness
@@ -48,6 +48,7 @@ _HOMES = {
     "StreamExamples": "stream",
     "StreamLoader": "stream",
     "TenantHistory": "jagged",
+    "WorkerError": "errors",
 }
 """The module of each public name."""
 
@@ -74,6 +75,7 @@ __all__ = [
     "StreamExamples",
     "StreamLoader",
     "TenantHistory",
+    "WorkerError",
 ]
 
 

@@ -21,5 +21,9 @@ class DeviceError(UihkvError):
     """A device that this machine, or this build of torch, does not have."""
 
 
+class WorkerError(UihkvError):
+    """A worker process died, or failed in a way that has no class of its own here."""
+
+
 class LoaderClosedError(UihkvError):
     """A loader was used after it was closed, or closed while one of its iterators was in use."""

@@ -27,22 +27,25 @@ from loader.examples import Examples
 from loader.iterator import LoaderIterator, Pass
 from loader.pipeline import Pipeline
 from loader.prefetch import Sent, Transfer, check_device
-from loader.reading import LocalReader
+from loader.reading import LocalReader, Reader
 from loader.schedule import Schedule, Split, build_epochs
 from loader.slabs import SlabPool
 from loader.stages import STAGES, TRANSFER, BatchMaker, Place
 from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
+from loader.workers.pool import Pools, WorkerPool
 from uihkv import Projection, SchemaError, Store
 
-_MOST_WORKERS = 4
+_MOST_THREADS = 4
+_MOST_PROCESSES = 256
 _TWO_TO_64 = 1 << 64
 
 
 class Loader:
     """Batches of examples with their histories, made ahead of the training step.
 
-    The same seed, epoch, rank, world size and data give the same batches in the same order, whatever ``prefetch`` is.
+    The same seed, epoch, rank, world size and data give the same batches in the same order, whatever ``num_workers``
+    and ``prefetch`` are.
 
     Args:
         store: where histories are; stays the caller's to close.
@@ -65,6 +68,8 @@ class Loader:
         split: what ranks share out: "examples", or "shards": no rank reads another's.
         uneven: what happens when ranks cannot get equally many batches from an epoch: "drop" leaves out what is too
             much, "pad" repeats examples, "raise" refuses.
+        num_workers: processes that read histories, so that this one is left alone (:mod:`loader.workers`); they live
+            as long as the loader. 0: threads of this process read.
         prefetch: batches under way or ready ahead of the consumer, 1 or more.
         device: None or "cpu": batches stay on the host; "cuda", "cuda:1": they are copied there on a side stream.
         on_trimmed: what becomes of an example whose history was trimmed: an error that names it, or what is left of the
@@ -106,6 +111,7 @@ class Loader:
         affinity_window: int | None = None,
         split: Split = "examples",
         uneven: Uneven = "drop",
+        num_workers: int = 0,
         prefetch: int = 4,
         device: torch.device | str | int | None = None,
         on_trimmed: Literal["raise", "truncate"] = "raise",
@@ -121,6 +127,7 @@ class Loader:
         self.dataset = examples
         self._tenants = parse_tenants(store, projection, tenants)
         rank, world_size = _parse_ranks(rank, world_size)
+        self._num_workers = _whole("num_workers", num_workers, 0, _MOST_PROCESSES)
         self._prefetch = _whole("prefetch", prefetch, 1)
         self._cuts = BatchCuts(
             examples=len(examples),
@@ -151,6 +158,9 @@ class Loader:
             raise SettingError(f"on_trimmed is {on_trimmed!r}; 'raise' or 'truncate' is expected")
         self._on_trimmed: Literal["raise", "truncate"] = on_trimmed
         self._dedup = _flag("dedup", dedup)
+        if self._num_workers:
+            start = (self._num_workers, store.path, self._tenants, self._dedup, on_trimmed)
+            self._pools = Pools(lambda: WorkerPool(*start))
         self._transfer: Transfer | None = None
         self._fingerprint = {
             "examples": examples.fingerprint,
@@ -171,8 +181,13 @@ class Loader:
 
     # -- what trainers look at ----------------------------------------------------------------------
 
-    num_workers = 0
-    """Batches are made in this process."""
+    _num_workers = 0
+    _pools: Pools | None = None
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that read; 0: this one does."""
+        return self._num_workers
 
     @property
     def batch_size(self) -> int:
@@ -219,9 +234,8 @@ class Loader:
         position, meter = self._resume_from or Position(self._epoch, 0), self._new_meter()
         plan = self._epochs.plan(position)
         assert plan is not None  # load_state_dict has checked it
-        snapshot = self._store.snapshot()
+        reader = self._begin_reading()
         try:
-            reader = LocalReader(snapshot, self._tenants, self._dedup, SlabPool(self._prefetch + 2), self._on_trimmed)
             maker = BatchMaker(self.dataset, reader, self._transfer, meter)
             pipeline = Pipeline(
                 _places(plan, position.epoch, self._cuts.rank),
@@ -231,7 +245,7 @@ class Loader:
                 workers=self._workers(),
             )
         except BaseException:
-            snapshot.close()
+            reader.close()
             raise
         self._resume_from = None
         self._pass = Pass(position, meter)
@@ -299,10 +313,12 @@ class Loader:
     # -- end ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End all passes; no thread and no snapshot is left. Closing twice is no error."""
+        """End all passes; no thread, process or snapshot is left. Closing twice is no error."""
         self._closed = True
         for pipeline in list(self._pipelines):
             pipeline.close()
+        if self._pools is not None:
+            self._pools.close()
 
     def __enter__(self) -> Self:
         return self
@@ -323,9 +339,20 @@ class Loader:
 
     # -- inside -------------------------------------------------------------------------------------
 
+    def _begin_reading(self) -> Reader:
+        """What reads for one pass: worker processes, or a snapshot in this one."""
+        if self._pools is not None:
+            return self._pools.begin_pass()
+        snapshot, slabs = self._store.snapshot(), SlabPool(self._prefetch + 2)
+        return LocalReader(snapshot, self._tenants, self._dedup, slabs, self._on_trimmed)
+
     def _workers(self) -> int:
-        """Executor threads: as many as can help. More than batches ahead, or than cores, cannot."""
-        return min(self._prefetch, _MOST_WORKERS, os.cpu_count() or 1)
+        """Executor threads: as many as can help. More than batches ahead, or than cores, cannot; and of those that ask
+        worker processes, one more than these, so that one can take and assemble meanwhile.
+        """
+        if self._num_workers:
+            return min(self._prefetch, self._num_workers + 1)
+        return min(self._prefetch, _MOST_THREADS, os.cpu_count() or 1)
 
     def _new_meter(self) -> Meter:
         stages = STAGES if self._device is None else (*STAGES, TRANSFER)

@@ -315,7 +315,6 @@ class _Reads:
         self.costs.append(histories.cost)
         return histories
 
-
     def read_joined(self, request: Request, projection: Projection) -> Histories:
         """A read with inline tails, whose cost is not told."""
         return self._snapshot.read(

@@ -102,7 +102,9 @@ class BatchMaker:
             with self._meter.timed(stage):
                 pointers, features = self._examples.take(place.indices)
             stage = STAGES[1]
-            reading = self._reader.read(Request(pointers, features.get(AS_OF), place.epoch, place.indices, self._inline))
+            reading = self._reader.read(
+                Request(pointers, features.get(AS_OF), place.epoch, place.indices, self._inline)
+            )
             self._meter.count_read(stage, reading)
             stage = STAGES[2]
             with self._meter.timed(stage):
