@@ -31,7 +31,16 @@ import xxhash
 from numpy.typing import NDArray
 
 from uihkv import Column, Schema, UihkvError, codec
-from uihkv.chunk import DESCRIPTOR_BYTES, FLAG_PLAIN, FLAG_ZONES, HEADER_BYTES, ZONE_BYTES
+from uihkv.chunk import (
+    BLOCKS_AT,
+    DESCRIPTOR_BYTES,
+    FORM_AT,
+    FORM_SHORT,
+    FORM_ZONES,
+    HEADER_BYTES,
+    SHORT_HEADER_BYTES,
+    ZONE_BYTES,
+)
 from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, decode_list_elements, decode_list_lengths
 from uihkv.events import Events
 from uihkv.evolution import with_column, with_wider_column, without_column
@@ -138,8 +147,8 @@ def _flip_bit(data: bytearray, corpus: Sequence[Sample], rng: np.random.Generato
 def _set_field(data: bytearray, corpus: Sequence[Sample], rng: np.random.Generator) -> bytearray:
     """A word of the header or a descriptor gets an extreme value, or one near to what it had."""
     width = int(rng.choice([1, 1, 2, 4, 8]))
-    blocks = struct.unpack_from("<H", data, 20)[0] if len(data) >= HEADER_BYTES else 0
-    head = min(len(data), HEADER_BYTES + DESCRIPTOR_BYTES * min(blocks, 64))
+    blocks = _blocks_of(data)
+    head = min(len(data), max(40, HEADER_BYTES + DESCRIPTOR_BYTES * min(blocks, 64)))
     at = width * int(rng.integers(1, max(2, head // width)))
     if at + width <= len(data):
         old = int.from_bytes(data[at : at + width], "little")
@@ -150,11 +159,11 @@ def _set_field(data: bytearray, corpus: Sequence[Sample], rng: np.random.Generat
 
 def _set_descriptor(data: bytearray, corpus: Sequence[Sample], rng: np.random.Generator) -> bytearray:
     """A block gets another encoding, width, codec or scale."""
-    blocks = struct.unpack_from("<H", data, 20)[0] if len(data) >= HEADER_BYTES else 0
+    blocks = _blocks_of(data)
     if blocks:
         at = HEADER_BYTES + DESCRIPTOR_BYTES * int(rng.integers(blocks)) + int(rng.integers(4))
         if at < len(data):
-            data[at] = int(rng.choice([0, 1, 2, 3, 4, 8, 20]))
+            data[at] = int(rng.choice([0, 1, 2, 3, 4, 5, 8, 20, 65, 75, 120]))
     return data
 
 
@@ -177,7 +186,7 @@ def _splice(data: bytearray, corpus: Sequence[Sample], rng: np.random.Generator)
 
 
 def _swap_descriptors(data: bytearray, corpus: Sequence[Sample], rng: np.random.Generator) -> bytearray:
-    blocks = struct.unpack_from("<H", data, 20)[0] if len(data) >= HEADER_BYTES else 0
+    blocks = _blocks_of(data)
     if blocks > 1:
         a, b = (HEADER_BYTES + DESCRIPTOR_BYTES * int(rng.integers(blocks)) for _ in range(2))
         if max(a, b) + DESCRIPTOR_BYTES <= len(data):
@@ -193,12 +202,12 @@ _CHANGES: tuple[Callable[[bytearray, Sequence[Sample], np.random.Generator], byt
 
 def sign(data: bytes, settle: bool = False) -> bytes:
     """Make all checksums right, as far as the header can be followed; ``settle``: and the last block end at the end."""
-    if len(data) < HEADER_BYTES:
+    if len(data) < SHORT_HEADER_BYTES:
         return data
     chunk = bytearray(data)
-    blocks, flags, seed = struct.unpack_from("<H", chunk, 20)[0], chunk[13], USER % 2**64
-    head = HEADER_BYTES + blocks * (DESCRIPTOR_BYTES + (ZONE_BYTES if flags & FLAG_ZONES else 0))
-    if not flags & FLAG_PLAIN and blocks and head <= len(chunk):
+    form, blocks, seed = chunk[FORM_AT], _blocks_of(chunk), USER % 2**64
+    head = HEADER_BYTES + blocks * (DESCRIPTOR_BYTES + (ZONE_BYTES if form == FORM_ZONES else 0))
+    if blocks and head <= len(chunk):
         if settle:
             struct.pack_into("<I", chunk, HEADER_BYTES + (blocks - 1) * DESCRIPTOR_BYTES + 4, len(chunk))
         begin = head
@@ -207,9 +216,16 @@ def sign(data: bytes, settle: bool = False) -> bytes:
             found = xxhash.xxh3_64_intdigest(bytes(chunk[begin:end]), seed) if begin <= end else 0
             struct.pack_into("<I", chunk, at + 12, found & 0xFFFFFFFF)
             begin = end
-    covered = len(chunk) if flags & FLAG_PLAIN else min(head, len(chunk))
-    struct.pack_into("<Q", chunk, 0, xxhash.xxh3_64_intdigest(bytes(chunk[8:covered]), seed))
+    covered = len(chunk) if form == FORM_SHORT else min(head, len(chunk))
+    struct.pack_into("<I", chunk, 0, xxhash.xxh3_64_intdigest(bytes(chunk[4:covered]), seed) & 0xFFFFFFFF)
     return bytes(chunk)
+
+
+def _blocks_of(data: bytes | bytearray) -> int:
+    """Blocks that a long chunk says it has; 0 for a short one, which has no descriptors."""
+    if len(data) < HEADER_BYTES or data[FORM_AT] == FORM_SHORT:
+        return 0
+    return int(struct.unpack_from("<H", data, BLOCKS_AT)[0])
 
 
 # -- guarded memory -------------------------------------------------------------------------------------

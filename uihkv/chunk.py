@@ -3,34 +3,37 @@
 This module is the format: offsets, codes and limits, and which blocks a schema gives rise to. The loops that
 write and read chunks are in :mod:`uihkv.kernels`; what calls them, :mod:`uihkv.codec`.
 
-All integers are little-endian; nothing is aligned. A chunk is a header, one descriptor for each block, for longer
-chunks one zone for each block, then the blocks back to back.
-
-Header, 64 bytes:
+All integers are little-endian; nothing is aligned. A chunk is *long* or *short*; both begin alike:
 
 ====== ===== ================================================================================================
 offset bytes field
 ====== ===== ================================================================================================
-0      8     checksum: xxh3-64, seeded with the user id, of bytes 8 to the end of the zones (in a *plain*
-             chunk: to the end of the chunk), so that a chunk under another user's key is not taken for his
-8      4     magic ``UIHC``
-12     1     format version, 1
-13     1     flags: 1 plain, 2 zones; a reader refuses flags that it does not know
-14     2     schema version: index into the manifest's schema history
-16     4     count of events
-20     2     count of blocks
-22     2     zero
-24     8     start: version before the chunk's first event; the chunk is ``[start, start + count)``
-32     16    least and greatest ``ts``
-48     16    least and greatest visible time; of an empty open chunk, the greatest that the user ever had
+0      4     checksum: low half of xxh3-64, seeded with the user id, of bytes 4 to the end of the zones (of a short
+             chunk: to its end), so that a chunk under another user's key is not taken for his
+4      1     form: ``0xC0``, plus 1 for a short chunk, plus 2 for a long one with zones
+5      1     format version, 1
+6      2     schema version: index into the manifest's schema history
+====== ===== ================================================================================================
+
+A *long* chunk is a header, one descriptor for each block, for longer chunks one zone for each block, then the blocks
+back to back. Its header, 56 bytes, goes on:
+
+====== ===== ================================================================================================
+8      4     count of events
+12     2     count of blocks
+14     2     zero
+16     8     start: version before the chunk's first event; the chunk is ``[start, start + count)``
+24     16    least and greatest ``ts``
+40     16    least and greatest visible time; of an empty open chunk, the greatest that the user ever had
 ====== ===== ================================================================================================
 
 Descriptor, 24 bytes:
 
 ====== ===== ================================================================================================
-0      1     encoding: 0 constant, 1 frame of reference, 2 delta, 3 raw, 4 same as another block
-1      1     bytes of a stored element: 0 (constant, same; delta of constant stride), 1, 2, 4 or 8
-2      1     codec: 0 none, 1 LZ4 block
+0      1     encoding: 0 constant, 1 frame of reference, 2 delta, 3 raw, 4 same as another block, 5 decimal
+1      1     width of a stored element: 0 (constant, same; delta of constant stride), 1, 2, 4 or 8 bytes, or
+             64 + b: b bits, 1 to 56
+2      1     codec: 0 none, 1 LZ4 block (not of elements in bits)
 3      1     scale: index into ``SCALES``
 4      4     end of the block, from the chunk's first byte; it begins where the block before it ends
 8      4     elements in the block
@@ -55,13 +58,28 @@ delta       8 bytes ``step``, then ``x`` for all but the first; element i is
             ``base + scale * (i * step + x[1] + … + x[i])``
 raw         the bytes as they are
 same        the elements of block ``base``
+decimal     of floats: the float64 quotient ``(base + x) / scale``, rounded to the column's type
 =========== ==================================================================================================
 
-A *plain* chunk has neither descriptors nor zones: its blocks are raw, in the schema's own widths. It is what a
-handful of events takes least room in; it is written where it is smaller, for schemas without ragged columns.
+Elements of b bits stand back to back, element i in bits ``[i * b, (i + 1) * b)`` of the block, the low bit of a byte
+first; zeros fill the last byte.
 
-Integers are stored by frame, delta or constant; floats raw or constant; each block is then passed through LZ4 and kept
-so where that wins a tenth or more. Schema evolution needs nothing more: a chunk names its schema version, a reader
+A *short* chunk, of 1 to 255 events and a schema without ragged columns, has neither descriptors nor zones: a handful
+of events takes little more than themselves. It is written where it is smaller.
+
+====== ===== ================================================================================================
+8      1     count of events
+9      1     s: bytes of the start, 0 to 8
+10     s     start, unsigned
+10 + s n     a code for each of the n blocks: its low half says how many bytes (0 to 8) its base has, 15 for a block
+             that is the same as the one before; its high half is an index into ``SHORT_BITS``, the bits of its elements
+             n     the bases, back to back: signed; of floats unsigned
+             n     the elements of each block, each block from a whole byte on: ``base + x``, of floats their bits
+====== ===== ================================================================================================
+
+Integers are stored by frame, delta or constant, floats raw, constant, or decimal where that gives back every bit.
+With compression a block is kept as LZ4 where that wins a tenth or more over the other ways, else in bits where these
+win a tenth over bytes. Schema evolution needs nothing more: a chunk names its schema version, a reader
 maps wanted columns to that version's blocks, and fills in defaults for those it lacks.
 """
 
@@ -74,17 +92,22 @@ from numpy.typing import NDArray
 
 from uihkv.schema import TS, VISIBLE_AT, Column, Schema
 
-MAGIC = int.from_bytes(b"UIHC", "little")
 CHUNK_FORMAT = 1
 
-HEADER_BYTES = 64
+HEADER_BYTES = 56
 DESCRIPTOR_BYTES = 24
 ZONE_BYTES = 24
+SHORT_HEADER_BYTES = 10
 
-FLAG_PLAIN = 1
-FLAG_ZONES = 2
+FORM_AT, FORMAT_AT, SCHEMA_AT = 4, 5, 6
+COUNT_AT, BLOCKS_AT, START_AT, TS_AT, VISIBLE_TIME_AT = 8, 12, 16, 24, 40
+"""Where fields of long chunks are; of short ones the first three."""
 
-CONSTANT, FRAME, DELTA, RAW, SAME = range(5)
+FORM_LONG = 0xC0
+FORM_SHORT = FORM_LONG + 1
+FORM_ZONES = FORM_LONG + 2
+
+CONSTANT, FRAME, DELTA, RAW, SAME, DECIMAL = range(6)
 CODEC_NONE, CODEC_LZ4 = range(2)
 
 SCALES = (
@@ -93,6 +116,18 @@ SCALES = (
     3_600_000_000_000, 86_400_000_000_000,
 )  # fmt: skip
 """Common divisors that frame and delta may take out: clocks often tick coarser than their unit."""
+
+IN_BITS = 64
+"""A width above says how many bits an element has; below, how many bytes."""
+
+MAX_BITS = 56
+"""Any element of so many bits lies within eight bytes."""
+
+SHORT_BITS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+"""Bits that elements of a short chunk may have."""
+
+SHORT_MAX_COUNT = 255
+SHORT_SAME = 15
 
 UNSIGNED, SIGNED, FLOAT = range(3)
 """Kinds of a block's elements; bool counts as unsigned."""
@@ -116,7 +151,6 @@ class BlockLayout:
         width: int64[blocks], bytes of an element in the schema's type (lengths of lists and codes: 4).
         kind: int64[blocks], ``UNSIGNED``, ``SIGNED`` or ``FLOAT``.
         elements: int64[blocks], elements an event has; 0 for those of lists and of distinct values.
-        plain_offset: int64[blocks], bytes an event has in the blocks before.
         event_bytes: bytes an event has in memory; for ragged schemas, without its lists.
         first_block: the block where each column begins, by the column's id (``Schema.identities``).
 
@@ -126,7 +160,6 @@ class BlockLayout:
     width: NDArray[np.int64]
     kind: NDArray[np.int64]
     elements: NDArray[np.int64]
-    plain_offset: NDArray[np.int64]
     event_bytes: int
     first_block: dict[int, int]
 
@@ -162,7 +195,6 @@ class BlockLayout:
             width=table[:, 0].copy(),
             kind=table[:, 1].copy(),
             elements=table[:, 2].copy(),
-            plain_offset=np.cumsum(event_bytes) - event_bytes,
             event_bytes=int(event_bytes.sum()),
             first_block=first_block,
         )

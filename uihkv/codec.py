@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from uihkv.chunk import MAX_CHUNK_RAW_BYTES, BlockLayout
+from uihkv.chunk import MAX_CHUNK_RAW_BYTES, TS_AT, VISIBLE_TIME_AT, BlockLayout
 from uihkv.distinct import number_values
 from uihkv.errors import CorruptChunkError, FormatError
 from uihkv.events import Events
@@ -61,10 +61,8 @@ class Layouts:
     __slots__ = (
         "blocks",
         "elements",
-        "event_bytes",
         "kind",
         "layouts",
-        "plain_offset",
         "ragged",
         "schemas",
         "width",
@@ -77,9 +75,7 @@ class Layouts:
         self.width = self._table("width", widest)
         self.kind = self._table("kind", widest)
         self.elements = self._table("elements", widest)
-        self.plain_offset = self._table("plain_offset", widest)
         self.blocks = np.array([layout.blocks for layout in self.layouts], np.int64)
-        self.event_bytes = np.array([layout.event_bytes for layout in self.layouts], np.int64)
         self.ragged = np.array([layout.ragged for layout in self.layouts], np.bool_)
 
     def _table(self, name: str, widest: int) -> Int64s:
@@ -184,8 +180,7 @@ class Entries:
         """
         code, entry, largest = _decode.open_chunks(
             wanted, self.address, self.size, self.user, self.start, self.end, self.first_tail,
-            layouts.width, layouts.kind, layouts.elements, layouts.blocks, layouts.event_bytes,
-            layouts.ragged, verify,
+            layouts.width, layouts.kind, layouts.elements, layouts.blocks, layouts.ragged, verify,
         )  # fmt: skip
         if code != status.OK:
             self.address[wanted] = 0  # whoever asks again is told again
@@ -332,7 +327,7 @@ def _run_part(
     code, entry = _decode.read_blocks(
         entries.address, entries.user, entries.verified,
         slices.entry, slices.first, slices.last, slices.out,
-        layouts.width, layouts.kind, layouts.elements, layouts.plain_offset,
+        layouts.width, layouts.kind, layouts.elements,
         block, address, width, elements, default,
         verify, np.empty(max(entries.scratch_bytes, 1), np.uint8),
     )  # fmt: skip
@@ -343,7 +338,7 @@ def _run_part(
 def measure_slices(entries: Entries, layouts: Layouts, slices: Slices, names: Sequence[str]) -> tuple[int, int]:
     """Chunks that slices, sorted by entry, touch, and the stored bytes of these columns' blocks in them."""
     chunks, size = _decode.measure_blocks(
-        entries.address, slices.entry, layouts.width, layouts.elements, layouts.plain_offset,
+        entries.address, slices.entry, layouts.width, layouts.elements, layouts.kind,
         _all_blocks(layouts, names),
     )  # fmt: skip
     return int(chunks), int(size)
@@ -374,7 +369,7 @@ def ask_for_blocks(
 
     def find(entry: Int64s) -> tuple[Int64s, Int64s]:
         begin, end = np.empty((2, len(entry), blocks.shape[1]), np.int64)
-        find_blocks(entries.address, entry, layouts.width, layouts.elements, layouts.plain_offset, blocks, begin, end)
+        find_blocks(entries.address, entry, layouts.width, layouts.elements, layouts.kind, blocks, begin, end)
         return begin.ravel(), end.ravel()
 
     if not always and are_in_memory(find(slices.entry[:: len(slices.entry) // _LOOKED_AT + 1])[0]):
@@ -404,10 +399,13 @@ def _ask_for(begin: Int64s, end: Int64s) -> int:
     return int(ask_for_pages(begin[order], end[order]))
 
 
-def load_words(entries: Entries, wanted: Int64s, offset: int) -> Int64s:
-    """The header word at an offset of each wanted, opened entry: int64[n]."""
+def greatest_times(entries: Entries, layouts: Layouts, wanted: Int64s, name: str) -> Int64s:
+    """The greatest ``ts`` or ``visible_at`` of each wanted, opened entry: int64[n]."""
     words = np.empty(len(wanted), np.int64)
-    _decode.load_header_words(entries.address, wanted, offset, words)
+    block, field = (0, TS_AT) if name == TS else (1, VISIBLE_TIME_AT)
+    _decode.greatest_times(
+        entries.address, wanted, block, field + 8, layouts.width, layouts.elements, layouts.kind, words
+    )
     return words
 
 
@@ -448,7 +446,7 @@ def decode_list_elements(
     code, entry = _decode.read_lists(
         entries.address, entries.user, entries.verified,
         slices.entry, slices.first, slices.last, slices.out,
-        layouts.width, layouts.kind, layouts.elements, layouts.plain_offset,
+        layouts.width, layouts.kind, layouts.elements,
         layouts.first_blocks([name])[:, 0], offsets, values.ctypes.data, values.dtype.itemsize,
         verify, np.empty(max(entries.scratch_bytes, 1), np.uint8), np.empty(max(longest, 1), np.int64),
     )  # fmt: skip
@@ -489,7 +487,7 @@ class EncodedChunks:
 
 def encode(
     layouts: Layouts, events: Events, group_row: Int64s, group_count: Int64s, group_start: Int64s,
-    group_user: Int64s, group_visible: Int64s, chunk_events: int, compress: bool,
+    group_user: Int64s, group_visible: Int64s, chunk_events: int, compress: bool, page_bytes: int = 0,
 ) -> EncodedChunks:  # fmt: skip
     """Encode groups of consecutive rows, one user each, into as few chunks as their limits allow.
 
@@ -501,7 +499,9 @@ def encode(
         group_user: int64[groups].
         group_visible: int64[groups], greatest visible time, for groups without events.
         chunk_events: most events a chunk.
-        compress: whether LZ4 is tried.
+        compress: whether bits and LZ4 are tried.
+        page_bytes: of the file; chunks are then cut where they fill pages, except of schemas with ragged columns. 0:
+            chunks are of ``chunk_events``, whatever their size.
 
     """
     version = len(layouts.schemas) - 1
@@ -513,7 +513,28 @@ def encode(
             event_bytes += np.diff(offsets) * events.columns[name].dtype.itemsize
             if layouts.schema[name].coded:
                 event_bytes += _LENGTH_BYTES
+    else:
+        chunk_events = min(chunk_events, max(1, MAX_CHUNK_RAW_BYTES // layout.event_bytes))
     groups = len(group_row)
+    most = int(group_count.max(initial=0))
+    scratch = min(chunk_events, most) * int(layout.elements.max())
+    if not layout.ragged:
+        raw_bytes = len(events) * layout.event_bytes
+        room = groups + len(events) // chunk_events + (2 * raw_bytes // page_bytes if page_bytes else 0) + 1
+        end, group, row, count = np.empty((4, room), np.int64)
+        slack = min(chunk_events, most) * layout.event_bytes  # for an attempt at a chunk too many
+        out = np.empty(raw_bytes + slack + (room + 2) * _head_room(layout), np.uint8)
+        data, lists, sources = _blocks_of(layouts.schema, layout, events, group_row, group_count)
+        n = _encode.encode_groups(
+            group_row, group_count, group_start, group_user, group_visible, chunk_events, page_bytes,
+            data, lists, layout.width, layout.kind, layout.elements, layout.event_bytes,
+            version, compress, np.empty(max(scratch, 1), np.int64), np.empty(8 * scratch + 16, np.uint8),
+            out, end, group, row, count,
+        )  # fmt: skip
+        del sources  # kept the addresses in ``data`` alive until here
+        group, row, count = group[:n], row[:n], count[:n]
+        start = group_start[group] + row - group_row[group]
+        return EncodedChunks(out[: end[n - 1] if n else 0], end[:n], group, start, count)
     room = groups + len(events)
     segment = np.empty((3, room), np.int64)
     n = _encode.cut_segments(
@@ -523,8 +544,8 @@ def encode(
     group, row, count = (np.ascontiguousarray(part[:n]) for part in segment)
     start = group_start[group] + row - group_row[group]
     data, lists, sources = _blocks_of(layouts.schema, layout, events, row, count)
-    size = event_bytes.sum() if layout.ragged else layout.event_bytes * len(events)
-    out = np.empty(int(size) + n * (64 + 64 * layout.blocks), np.uint8)
+    size = event_bytes.sum()
+    out = np.empty(int(size) + n * _head_room(layout), np.uint8)
     largest = _largest_block(layout, events, row, count)
     end = np.empty(n, np.int64)
     written = _encode.encode_chunks(
@@ -535,6 +556,11 @@ def encode(
     )  # fmt: skip
     del sources  # kept the addresses in ``data`` alive until here
     return EncodedChunks(out[:written], end, group, start, count)
+
+
+def _head_room(layout: BlockLayout) -> int:
+    """More bytes than any header, and a block's own in the worst case, of one chunk."""
+    return 64 + 72 * layout.blocks
 
 
 def _blocks_of(

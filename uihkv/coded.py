@@ -26,12 +26,12 @@ class _Read:
         self._entries = entries
         block = np.ascontiguousarray(layouts.first_blocks([name])[:, 0])
         events, size = _coded.coded_bounds(
-            entries.address, slices.entry, layouts.width, layouts.elements, layouts.plain_offset, block
+            entries.address, slices.entry, layouts.width, layouts.elements, layouts.kind, block
         )
         self.default = as_bytes(layouts.schema[name].default_bytes)
         self._from = (
             entries.address, entries.user, entries.verified, slices.entry, slices.first, slices.last, slices.out,
-            layouts.width, layouts.kind, layouts.elements, layouts.plain_offset, block,
+            layouts.width, layouts.kind, layouts.elements, block,
         )  # fmt: skip
         scratch = np.empty(max(entries.scratch_bytes, 1), np.uint8)
         self._room = (verify, scratch, np.empty(max(int(events), 1), np.int64), np.empty(int(events) + 1, np.int64))

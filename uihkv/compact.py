@@ -240,7 +240,7 @@ def _encode_part(
         tail, owner, tail_users = parts.tails[row], entries.user[first], parts.users[row]
         parts.open(np.concatenate([chunk, tail]))
         held = parts.decode(chunk, np.zeros_like(chunk))
-        sealed = parts.encode(held, events, entries.start[first], owner, np.zeros_like(owner))
+        sealed = parts.encode(held, events, entries.start[first], owner, np.zeros_like(owner), fill_pages=True)
         after = np.bincount(sealed.group, minlength=len(first))
         old = parts.schema_versions(chunk) < len(view.layouts.schemas) - 1
         gains = (after < before) | (np.bincount(run, old, len(first)) > 0)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uihkv.chunk import SCHEMA_AT
 from uihkv.codec import (
     EncodedChunks,
     Entries,
@@ -27,7 +28,7 @@ from uihkv.codec import (
     column_type,
     decode_fixed,
     encode,
-    load_words,
+    greatest_times,
 )
 from uihkv.events import Events
 from uihkv.kernels.bases import find_bases
@@ -38,8 +39,6 @@ from uihkv.shard import Shard, read_ragged
 
 Int64s = NDArray[np.int64]
 
-_GREATEST_AT = {TS: 40, VISIBLE_AT: 56}
-_SCHEMA_AT = 14
 PART_USERS = 4096
 """Most users that one transaction touches."""
 PART_EVENTS = 1 << 19
@@ -158,7 +157,9 @@ class UserParts:
         slices = Slices(wanted[full], first[full], (first + count)[full], out[full]).by_entry()
         return decode_events(self.entries, self._view.layouts, slices, np.repeat(self.entries.user[wanted], count))
 
-    def encode(self, events: Events, count: Int64s, start: Int64s, user: Int64s, visible: Int64s) -> EncodedChunks:
+    def encode(
+        self, events: Events, count: Int64s, start: Int64s, user: Int64s, visible: Int64s, *, fill_pages: bool = False
+    ) -> EncodedChunks:
         """Chunks of the newest schema from groups of consecutive events, one user each.
 
         Args:
@@ -167,22 +168,21 @@ class UserParts:
             start: int64[groups], the version before its first event.
             user: int64[groups].
             visible: int64[groups], greatest visible time, for groups without events.
+            fill_pages: cut chunks where they fill pages of the file; a group of few events may then give several.
 
         """
         view = self._view
         row = np.cumsum(count) - count
-        return encode(view.layouts, events, row, count, start, user, visible, view.chunk_events, view.compress)
-
-
-def greatest_times(entries: Entries, layouts: Layouts, wanted: Int64s, name: str) -> Int64s:
-    """The greatest ``ts`` or ``visible_at`` of opened entries, by their headers: int64[n]."""
-    return load_words(entries, wanted, _GREATEST_AT[name])
+        page_bytes = view.shard.page_bytes if fill_pages else 0
+        return encode(
+            view.layouts, events, row, count, start, user, visible, view.chunk_events, view.compress, page_bytes
+        )
 
 
 def schema_versions(entries: Entries, wanted: Int64s) -> Int64s:
     """Which of the store's schemas opened entries were written by: int64[n]."""
     version = np.empty(len(wanted), np.int64)
-    load_schema_versions(entries.address, wanted, _SCHEMA_AT, version)
+    load_schema_versions(entries.address, wanted, SCHEMA_AT, version)
     return version
 
 

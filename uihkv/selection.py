@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, load_words
+from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, greatest_times
 from uihkv.coded import match_coded
 from uihkv.conditions import Test
 from uihkv.directory import SnapshotDirectory
@@ -40,7 +40,6 @@ from uihkv.schema import TS
 Int64s = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_TS_GREATEST_OFFSET = 40
 _ALL = (1 << 63) - 1
 _ROUND_EVENTS = 1 << 23
 """About how many events one round holds in memory."""
@@ -182,7 +181,7 @@ def _admitted(
     """Which entries may hold an accepted event, by their headers and zones."""
     may = np.ones(len(entry), np.bool_)
     if oldest_ts is not None:
-        may &= load_words(entries, entry, _TS_GREATEST_OFFSET) >= oldest_ts[group]
+        may &= greatest_times(entries, layouts, entry, TS) >= oldest_ts[group]
     for test in tests:
         if not test.zoned:
             continue

@@ -27,12 +27,13 @@ from uihkv.codec import (
     decode_list_elements,
     decode_list_lengths,
     encode,
+    greatest_times,
 )
 from uihkv.coded import read_coded
 from uihkv.environment import close_environment, open_environment
 from uihkv.errors import FormatError, StoreFullError
 from uihkv.events import Events
-from uihkv.kernels.decode import VERIFY_ONCE, load_words
+from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.kernels.plan import lift_visible
 from uihkv.schema import TS, VISIBLE_AT
 from uihkv.sources import UNKNOWN, SourceRecord
@@ -42,7 +43,6 @@ Int64s = NDArray[np.int64]
 
 _NO_CHUNKS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 _CHUNKS, _TAILS = b"chunks", b"tails"
-_VISIBLE_MAX_OFFSET = 56
 _NEVER = np.iinfo(np.int64).min
 
 
@@ -112,6 +112,8 @@ class Shard:
             close_environment(path)
             raise FormatError(f"{path} is not a shard of a uihkv store ({error})") from error
 
+        self.page_bytes = int(self._environment.stat()["psize"])
+
     def close(self) -> None:
         """Let go of the environment."""
         close_environment(self.path)
@@ -177,11 +179,13 @@ class Shard:
         group_count = np.diff(np.append(group_row, len(both)))
         start = np.where(tails.address != 0, tails.start, 0)
         latest = np.full(len(users), _NEVER)
-        load_words(tails.address, known, _VISIBLE_MAX_OFFSET, latest)
+        latest[known] = greatest_times(tails, layouts, known, VISIBLE_AT)
         # The held events of a tail stand first and ascend: only what is new can be lifted.
         low = np.where(tails.end > tails.start, _NEVER, latest)
         lifted = lift_visible(both.visible_at, group_row, group_count, low)
-        chunks = encode(layouts, both, group_row, group_count, start, users, latest, chunk_events, compress)
+        chunks = encode(
+            layouts, both, group_row, group_count, start, users, latest, chunk_events, compress, self.page_bytes
+        )
         self._put(transaction, users, chunks)
         return ShardAppend(len(events), 0, int(lifted), len(users))
 

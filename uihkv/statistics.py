@@ -92,7 +92,7 @@ class _Accounts:
         by_column = np.zeros(len(names), np.int64)
         tally_blocks(
             entries.address, every, schema_versions(entries, every), layouts.width, layouts.elements,
-            layouts.plain_offset, layouts.blocks, column_of, SAME, by_column, self.encodings, self.codecs,
+            layouts.kind, layouts.blocks, column_of, SAME, by_column, self.encodings, self.codecs,
         )  # fmt: skip
         for name, size in zip(names, by_column.tolist(), strict=True):
             self.columns[name] = self.columns.get(name, 0) + size

@@ -13,7 +13,18 @@ from hypothesis.extra import numpy as hnp
 
 from tests.format.chunks import USER, OpenChunk, encode_one, one_column
 from uihkv import Column, Schema
-from uihkv.chunk import CONSTANT, DELTA, DESCRIPTOR_BYTES, FLAG_PLAIN, FRAME, HEADER_BYTES, RAW, SAME
+from uihkv.chunk import (
+    CONSTANT,
+    DECIMAL,
+    DELTA,
+    DESCRIPTOR_BYTES,
+    FORM_AT,
+    FORM_SHORT,
+    FRAME,
+    HEADER_BYTES,
+    RAW,
+    SAME,
+)
 from uihkv.dtypes import BFLOAT16, NUMBERS, element_type
 from uihkv.events import Events
 
@@ -22,8 +33,8 @@ def encodings(data: bytes, blocks: int) -> list[int]:
     return [data[HEADER_BYTES + DESCRIPTOR_BYTES * block] for block in range(blocks)]
 
 
-def is_plain(data: bytes) -> bool:
-    return bool(data[13] & FLAG_PLAIN)
+def is_short(data: bytes) -> bool:
+    return data[FORM_AT] == FORM_SHORT
 
 
 @settings(max_examples=300, deadline=None)
@@ -167,15 +178,48 @@ def test_lz4_is_kept_only_where_it_wins() -> None:
     assert len(encode_one(schema, one_column("c", pattern))) < 3000
 
 
-def test_a_handful_of_events_is_stored_plain_and_short() -> None:
+def test_a_handful_of_events_takes_little_more_than_themselves() -> None:
     schema = Schema([Column("a", "int64"), Column("b", "uint8"), Column("v", "float16", shape=(4,))])
-    clock = np.array([5, 9], np.int64)
+    clock = np.array([1_700_000_000_000, 1_700_000_060_000], np.int64)
     columns = {
         "a": np.array([1, -1]), "b": np.array([3, 4], np.uint8), "v": np.ones((2, 4), np.float16),
     }  # fmt: skip
     data = encode_one(schema, Events(np.full(2, USER), clock, clock, columns, {}))
-    assert is_plain(data)
-    assert len(data) == HEADER_BYTES + 2 * (8 + 8 + 8 + 1 + 8)
+    assert is_short(data)
+    assert len(data) < 40  # 66 in memory
     chunk = OpenChunk(schema, data, 2)
     assert chunk.read("a", 1, 2).tolist() == [-1]
+    assert chunk.read("visible_at", 0, 2).tolist() == clock.tolist()
     assert chunk.read("v", 0, 2).tolist() == columns["v"].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("digits", [0, 1, 2])
+def test_rounded_floats_are_stored_as_the_numbers_they_were_written_as(dtype: str, digits: int) -> None:
+    values = np.round(np.random.default_rng(0).lognormal(2, 1.2, 600), digits).astype(dtype)
+    schema = Schema([Column("c", dtype)])
+    data = encode_one(schema, one_column("c", values))
+    assert encodings(data, 3)[2] == DECIMAL
+    assert OpenChunk(schema, data, 600).read("c", 17, 600).tobytes() == values[17:].tobytes()
+
+
+@pytest.mark.parametrize("odd", [-0.0, np.nan, np.inf, 1 / 3, 1e300])
+def test_a_float_that_no_decimal_gives_back_keeps_its_bits(odd: float) -> None:
+    values = np.full(300, 2.5)
+    values[123] = odd
+    schema = Schema([Column("c", "float64")])
+    data = encode_one(schema, one_column("c", values))
+    assert encodings(data, 3)[2] == RAW
+    assert OpenChunk(schema, data, 300).read("c", 0, 300).tobytes() == values.tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(bits=st.integers(1, 63), n=st.integers(1, 700), step=st.booleans(), data=st.data())
+def test_elements_of_any_width_in_bits_survive_in_every_window(bits: int, n: int, step: bool, data: Any) -> None:
+    values = np.random.default_rng(bits * n).integers(0, 1 << bits, n, dtype=np.int64)
+    values = np.cumsum(values % (1 << min(bits, 50))) if step else values
+    schema = Schema([Column("c", "int64")])
+    chunk = OpenChunk(schema, encode_one(schema, one_column("c", values)), n)
+    first = data.draw(st.integers(0, n))
+    last = data.draw(st.integers(first, n))
+    assert chunk.read("c", first, last).tobytes() == values[first:last].tobytes()

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from tests.format.chunks import USER, OpenChunk, encode_one
 from uihkv import Column, CorruptChunkError, FormatError, Schema, UihkvError
-from uihkv.chunk import DESCRIPTOR_BYTES, FLAG_PLAIN, FLAG_ZONES, HEADER_BYTES, ZONE_BYTES
+from uihkv.chunk import (
+    BLOCKS_AT,
+    DESCRIPTOR_BYTES,
+    FORM_AT,
+    FORM_SHORT,
+    FORM_ZONES,
+    FORMAT_AT,
+    HEADER_BYTES,
+    ZONE_BYTES,
+)
 from uihkv.events import Events
 from uihkv.kernels.decode import VERIFY_NEVER
 
@@ -20,10 +29,12 @@ SCHEMA = Schema([Column("a", "int64"), Column("f", "float32"), Column("tags", "i
 FLAT = Schema([Column("a", "int64"), Column("f", "float32")])
 
 
-def events(n: int, ragged: bool) -> Events:
+def events(n: int, ragged: bool, rounded: bool = False) -> Events:
     rng = np.random.default_rng(n)
     ts = np.cumsum(rng.integers(0, 5, n)) * 1000
     columns = {"a": rng.integers(0, 9, n), "f": rng.random(n).astype(np.float32)}
+    if rounded:
+        columns["f"] = np.round(columns["f"], 2)
     lists = {}
     if ragged:
         lists["tags"] = np.append(0, np.cumsum(rng.integers(0, 4, n)))
@@ -51,6 +62,8 @@ CHUNKS = {
     "long": (SCHEMA, encode_one(SCHEMA, events(300, True)), 300),
     "short": (FLAT, encode_one(FLAT, events(3, False)), 3),
     "middle": (FLAT, encode_one(FLAT, events(60, False)), 60),
+    "bits": (FLAT, encode_one(FLAT, events(700, False)), 700),
+    "decimal": (FLAT, encode_one(FLAT, events(300, False, rounded=True)), 300),
 }
 
 
@@ -87,12 +100,12 @@ def test_a_truncated_or_grown_value_is_found(which: str) -> None:
 
 def reseal(chunk: bytearray) -> bytes:
     """Make the header's checksum right again: damage that only the checks of fields can find."""
-    blocks, flags = struct.unpack_from("<H", chunk, 20)[0], chunk[13]
-    covered = HEADER_BYTES + blocks * (DESCRIPTOR_BYTES + (ZONE_BYTES if flags & FLAG_ZONES else 0))
-    if flags & FLAG_PLAIN:
-        covered = len(chunk)
+    covered = len(chunk)
+    if chunk[FORM_AT] != FORM_SHORT and len(chunk) >= HEADER_BYTES:
+        blocks = struct.unpack_from("<H", chunk, BLOCKS_AT)[0]
+        covered = HEADER_BYTES + blocks * (DESCRIPTOR_BYTES + (ZONE_BYTES if chunk[FORM_AT] == FORM_ZONES else 0))
     seed = USER % 2**64
-    struct.pack_into("<Q", chunk, 0, xxhash.xxh3_64_intdigest(bytes(chunk[8:covered]), seed))
+    struct.pack_into("<I", chunk, 0, xxhash.xxh3_64_intdigest(bytes(chunk[4:covered]), seed) & 0xFFFFFFFF)
     return bytes(chunk)
 
 
@@ -104,7 +117,7 @@ def test_a_lying_header_with_a_right_checksum_never_crashes(which: str, data: st
     damaged = bytearray(chunk)
     head = min(len(chunk), HEADER_BYTES + 9 * DESCRIPTOR_BYTES)
     for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(8, head - 1))
+        at = data.draw(st.integers(4, head - 1))
         damaged[at] = data.draw(st.integers(0, 255))
     for verify in (1, VERIFY_NEVER):
         try:
@@ -119,7 +132,7 @@ def test_a_lying_header_with_a_right_checksum_never_crashes(which: str, data: st
 def test_lying_codes_and_lengths_never_crash(data: st.DataObject, compress: bool) -> None:
     """Damage of the blocks themselves, which only the checks of codes and lengths can find without checksums."""
     chunk = encode_one(TEXTS, texts(40), compress)
-    begin = HEADER_BYTES + DESCRIPTOR_BYTES * struct.unpack_from("<H", chunk, 20)[0]
+    begin = HEADER_BYTES + DESCRIPTOR_BYTES * struct.unpack_from("<H", chunk, BLOCKS_AT)[0]
     damaged = bytearray(chunk)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(begin, len(chunk) - 1))] = data.draw(st.integers(0, 255))
@@ -167,6 +180,6 @@ def test_a_chunk_under_another_range_is_found() -> None:
 def test_a_chunk_of_a_newer_format_is_named_so() -> None:
     schema, chunk, n = CHUNKS["middle"]
     newer = bytearray(chunk)
-    newer[12] = 2
+    newer[FORMAT_AT] = 2
     with pytest.raises(FormatError, match="newer"):
         OpenChunk(schema, reseal(newer), n)

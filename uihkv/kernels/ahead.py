@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from uihkv.chunk import SCHEMA_AT
 from uihkv.kernels.decode import _find_block
 from uihkv.kernels.memory import load_u16
 from uihkv.native import advise, residence
@@ -77,7 +78,7 @@ def ask_for_pages(begin: Any, end: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def find_blocks(
-    address: Any, slice_entry: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any, want_block: Any,
+    address: Any, slice_entry: Any, lay_width: Any, lay_elements: Any, lay_kind: Any, want_block: Any,
     begin: Any, end: Any,
 ) -> None:  # fmt: skip
     """Where the wanted blocks of opened entries lie.
@@ -92,14 +93,12 @@ def find_blocks(
     """
     for i in range(len(slice_entry)):
         chunk = address[slice_entry[i]]
-        version = load_u16(chunk + 14)
+        version = load_u16(chunk + SCHEMA_AT)
         for want in range(want_block.shape[1]):
             begin[i, want] = chunk
             end[i, want] = chunk
             block = want_block[version, want]
             if block >= 0 and (i == 0 or slice_entry[i] != slice_entry[i - 1]):
-                block, _, _, _, _, first, last, _, _ = _find_block(
-                    chunk, block, lay_width, lay_elements, lay_plain_offset
-                )
+                block, _, _, _, _, first, last, _, _ = _find_block(chunk, block, lay_width, lay_elements, lay_kind)
                 begin[i, want] = chunk + first
                 end[i, want] = chunk + last

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from uihkv.chunk import SCHEMA_AT
 from uihkv.kernels import status
-from uihkv.kernels.decode import decode_window, find_block, unpack_block, verify_block
-from uihkv.kernels.memory import copy_bytes, load_i64, load_u8, load_u16, load_u32
+from uihkv.kernels.decode import decode_window, event_count, find_block, unpack_block, verify_block
+from uihkv.kernels.memory import copy_bytes, load_i64, load_u8, load_u16
 from uihkv.native import xxh3
 
 _OK = status.OK
@@ -110,17 +111,17 @@ def number_values(
 
 @njit(nogil=True, cache=True)
 def coded_bounds(
-    address: Any, slice_entry: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any, want_block: Any
+    address: Any, slice_entry: Any, lay_width: Any, lay_elements: Any, lay_kind: Any, want_block: Any
 ) -> Any:
     """Most events of the opened chunks that slices touch, and most bytes of their distinct values."""
     events = np.int64(0)
     size = np.int64(0)
     for i in range(len(slice_entry)):
         chunk = address[slice_entry[i]]
-        events = max(events, load_u32(chunk + 16))
-        block = want_block[load_u16(chunk + 14)]
+        events = max(events, np.int64(event_count(chunk)))
+        block = want_block[load_u16(chunk + SCHEMA_AT)]
         if block >= 0:
-            _, _, _, _, _, _, _, items, _ = find_block(chunk, block + 2, lay_width, lay_elements, lay_plain_offset)
+            _, _, _, _, _, _, _, items, _ = find_block(chunk, block + 2, lay_width, lay_elements, lay_kind)
             size = max(size, np.int64(items))
     return events, size
 
@@ -128,12 +129,12 @@ def coded_bounds(
 @njit(nogil=True, cache=True)
 def _load_block(
     chunk: Any, user: Any, entry: Any, wanted: Any, lay_width: Any, lay_kind: Any, lay_elements: Any,
-    lay_plain_offset: Any, verify: Any, verified: Any, scratch: Any, target: Any, target_width: Any, most: Any,
+    verify: Any, verified: Any, scratch: Any, target: Any, target_width: Any, most: Any,
 ) -> Any:  # fmt: skip
     """Decode a block whole: status, its elements. More than ``most`` elements are refused."""
-    version = load_u16(chunk + 14)
+    version = load_u16(chunk + SCHEMA_AT)
     block, encoding, width, codec, scale, begin, end, items, base = find_block(
-        chunk, wanted, lay_width, lay_elements, lay_plain_offset
+        chunk, wanted, lay_width, lay_elements, lay_kind
     )
     if items > most:
         return _CODES, np.int64(0)
@@ -152,23 +153,23 @@ def _load_block(
 @njit(nogil=True, cache=True)
 def _load_codes(
     chunk: Any, user: Any, entry: Any, wanted: Any, lay_width: Any, lay_kind: Any, lay_elements: Any,
-    lay_plain_offset: Any, verify: Any, verified: Any, scratch: Any, codes: Any, start: Any,
+    verify: Any, verified: Any, scratch: Any, codes: Any, start: Any,
 ) -> Any:  # fmt: skip
     """Codes of a chunk's events, and where each distinct value begins: status, values, their bytes."""
-    count = np.int64(load_u32(chunk + 16))
+    count = np.int64(event_count(chunk))
     code, _ = _load_block(
-        chunk, user, entry, wanted, lay_width, lay_kind, lay_elements, lay_plain_offset, verify, verified, scratch,
+        chunk, user, entry, wanted, lay_width, lay_kind, lay_elements, verify, verified, scratch,
         np.int64(codes.ctypes.data), 8, count,
     )  # fmt: skip
     if code != _OK:
         return code, np.int64(0), np.int64(0)
     code, values = _load_block(
-        chunk, user, entry, wanted + 1, lay_width, lay_kind, lay_elements, lay_plain_offset, verify, verified, scratch,
+        chunk, user, entry, wanted + 1, lay_width, lay_kind, lay_elements, verify, verified, scratch,
         np.int64(start.ctypes.data) + 8, 8, count,
     )  # fmt: skip
     if code != _OK:
         return code, np.int64(0), np.int64(0)
-    _, _, _, _, _, _, _, size, _ = find_block(chunk, wanted + 2, lay_width, lay_elements, lay_plain_offset)
+    _, _, _, _, _, _, _, size, _ = find_block(chunk, wanted + 2, lay_width, lay_elements, lay_kind)
     total = np.int64(0)
     start[0] = 0
     for i in range(values):
@@ -189,7 +190,7 @@ def _load_codes(
 def read_coded_lengths(
     address: Any, user: Any, verified: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
-    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_plain_offset: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any,
     want_block: Any, default_length: Any, out: Any,
     verify: Any, scratch: Any, codes: Any, start: Any,
 ) -> Any:  # fmt: skip
@@ -209,7 +210,7 @@ def read_coded_lengths(
     for i in range(len(slice_entry)):
         entry = slice_entry[i]
         chunk = address[entry]
-        block = want_block[load_u16(chunk + 14)]
+        block = want_block[load_u16(chunk + SCHEMA_AT)]
         n = slice_to[i] - slice_from[i]
         if block < 0:
             for event in range(n):
@@ -217,7 +218,7 @@ def read_coded_lengths(
             continue
         if i == 0 or slice_entry[i - 1] != entry:
             code, _, _ = _load_codes(
-                chunk, user[entry], entry, block, lay_width, lay_kind, lay_elements, lay_plain_offset,
+                chunk, user[entry], entry, block, lay_width, lay_kind, lay_elements,
                 verify, verified, scratch, codes, start,
             )  # fmt: skip
             if code != _OK:
@@ -232,7 +233,7 @@ def read_coded_lengths(
 def read_coded_values(
     address: Any, user: Any, verified: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
-    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_plain_offset: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any,
     want_block: Any, default: Any, offsets: Any, target: Any,
     verify: Any, scratch: Any, codes: Any, start: Any, room: Any,
 ) -> Any:  # fmt: skip
@@ -252,15 +253,15 @@ def read_coded_values(
     for i in range(len(slice_entry)):
         entry = slice_entry[i]
         chunk = address[entry]
-        block = want_block[load_u16(chunk + 14)]
+        block = want_block[load_u16(chunk + SCHEMA_AT)]
         if block >= 0 and (i == 0 or slice_entry[i - 1] != entry):
             code, _, _ = _load_codes(
-                chunk, user[entry], entry, block, lay_width, lay_kind, lay_elements, lay_plain_offset,
+                chunk, user[entry], entry, block, lay_width, lay_kind, lay_elements,
                 verify, verified, scratch, codes, start,
             )  # fmt: skip
             if code == _OK:
                 code, _ = _load_block(
-                    chunk, user[entry], entry, block + 2, lay_width, lay_kind, lay_elements, lay_plain_offset,
+                    chunk, user[entry], entry, block + 2, lay_width, lay_kind, lay_elements,
                     verify, verified, scratch, values_at, 1, len(room),
                 )  # fmt: skip
             if code != _OK:
@@ -304,7 +305,7 @@ def _is_wanted(source: Any, size: Any, values: Any, offsets: Any, hashes: Any) -
 def match_coded(
     address: Any, user: Any, verified: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
-    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_plain_offset: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any,
     want_block: Any, default: Any, values: Any, offsets: Any, hashes: Any, out: Any,
     verify: Any, scratch: Any, codes: Any, start: Any, room: Any,
 ) -> Any:  # fmt: skip
@@ -322,15 +323,15 @@ def match_coded(
     for i in range(len(slice_entry)):
         entry = slice_entry[i]
         chunk = address[entry]
-        block = want_block[load_u16(chunk + 14)]
+        block = want_block[load_u16(chunk + SCHEMA_AT)]
         if block >= 0 and (i == 0 or slice_entry[i - 1] != entry):
             code, found, _ = _load_codes(
-                chunk, user[entry], entry, block, lay_width, lay_kind, lay_elements, lay_plain_offset,
+                chunk, user[entry], entry, block, lay_width, lay_kind, lay_elements,
                 verify, verified, scratch, codes, start,
             )  # fmt: skip
             if code == _OK:
                 code, _ = _load_block(
-                    chunk, user[entry], entry, block + 2, lay_width, lay_kind, lay_elements, lay_plain_offset,
+                    chunk, user[entry], entry, block + 2, lay_width, lay_kind, lay_elements,
                     verify, verified, scratch, values_at, 1, len(room),
                 )  # fmt: skip
             if code != _OK:

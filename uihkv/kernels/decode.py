@@ -15,23 +15,35 @@ import numpy as np
 from numba import njit
 
 from uihkv.chunk import (
+    BLOCKS_AT,
     CHUNK_FORMAT,
     CODEC_LZ4,
     CODEC_NONE,
     CONSTANT,
+    COUNT_AT,
+    DECIMAL,
     DELTA,
     DESCRIPTOR_BYTES,
-    FLAG_PLAIN,
-    FLAG_ZONES,
     FLOAT,
+    FORM_AT,
+    FORM_LONG,
+    FORM_SHORT,
+    FORM_ZONES,
+    FORMAT_AT,
     FRAME,
     HEADER_BYTES,
-    MAGIC,
+    IN_BITS,
+    MAX_BITS,
     MAX_EVENT_RAW_BYTES,
     RAW,
     SAME,
     SCALES,
+    SCHEMA_AT,
+    SHORT_BITS,
+    SHORT_HEADER_BYTES,
+    SHORT_SAME,
     SIGNED,
+    START_AT,
     ZONE_BYTES,
 )
 from uihkv.kernels import status
@@ -55,9 +67,13 @@ from uihkv.native import lz4_decompress, lz4_decompress_part, xxh3
 
 SCALE_TABLE = np.array(SCALES, np.int64)
 _SCALES = len(SCALES)
+_SHORT_BITS = np.array(SHORT_BITS, np.int64)
 _MAX_RAW = (1 << 31) - 1
 VERIFY_NEVER, VERIFY_ONCE, VERIFY_ALWAYS = range(3)
 _LAST_BIT = 63
+
+_DECIMALS = 512
+"""Words between the integers of a decimal block and narrower floats: they stay in the first cache."""
 
 _LINE = 64
 _AHEAD = 3
@@ -65,7 +81,7 @@ _AHEAD = 3
 
 _OK = status.OK
 _SHORT = status.SHORT
-_MAGIC = status.MAGIC
+_FORM = status.FORM
 _NEWER = status.NEWER
 _SCHEMA = status.SCHEMA
 _RANGE = status.RANGE
@@ -77,13 +93,21 @@ _LISTS = status.LISTS
 
 
 @njit(nogil=True, cache=True)
+def _packed_bytes(width: Any, items: Any) -> Any:
+    """Bytes of elements of a width, which may be one in bits."""
+    if width > IN_BITS:
+        return (items * (width - IN_BITS) + 7) >> 3
+    return items * width
+
+
+@njit(nogil=True, cache=True)
 def _stored_bytes(encoding: Any, width: Any, items: Any) -> Any:
     """Bytes of a block before LZ4."""
     if items == 0 or encoding == CONSTANT or encoding == SAME:
         return 0
     if encoding == DELTA:
-        return 8 + (items - 1) * width
-    return items * width
+        return 8 + _packed_bytes(width, items - 1)
+    return _packed_bytes(width, items)
 
 
 @njit(nogil=True, cache=True)
@@ -105,13 +129,19 @@ def _check_descriptors(
         full = lay_width[version, block]
         kind = lay_kind[version, block]
         elements = lay_elements[version, block]
-        if encoding > SAME or codec > CODEC_LZ4 or scale >= _SCALES:
+        if encoding > DECIMAL or codec > CODEC_LZ4 or scale >= _SCALES:
             return _BLOCK, largest
         if elements > 0 and items != count * elements:
             return _LENGTH, largest
-        if width > full or not (width == 0 or width == 1 or width == 2 or width == 4 or width == 8):
+        if width > IN_BITS:
+            bits = width - IN_BITS
+            if bits > MAX_BITS or bits > 8 * full or codec != CODEC_NONE:
+                return _BLOCK, largest
+        elif width > full or not (width == 0 or width == 1 or width == 2 or width == 4 or width == 8):
             return _BLOCK, largest
         if encoding == FRAME and (kind == FLOAT or width == 0):
+            return _BLOCK, largest
+        if encoding == DECIMAL and (kind != FLOAT or width == 0 or full < 4):
             return _BLOCK, largest
         if encoding == DELTA and (kind == FLOAT or elements != 1 or items == 0):
             return _BLOCK, largest
@@ -149,9 +179,58 @@ def _check_descriptors(
 
 
 @njit(nogil=True, cache=True)
+def is_short(chunk: Any) -> Any:
+    """Whether the chunk at an address is a short one."""
+    return load_u8(chunk + FORM_AT) == FORM_SHORT
+
+
+@njit(nogil=True, cache=True)
+def event_count(chunk: Any) -> Any:
+    """Events of the chunk at an address."""
+    return load_u8(chunk + COUNT_AT) if is_short(chunk) else load_u32(chunk + COUNT_AT)
+
+
+@njit(nogil=True, cache=True)
+def _load_base(at: Any, size: Any, signed: Any) -> Any:
+    """A number of up to 8 bytes."""
+    value = np.int64(0)
+    for i in range(size):
+        value |= load_u8(at + i) << (8 * i)
+    if signed and 0 < size < 8:
+        shift = 64 - 8 * size
+        value = (value << shift) >> shift
+    return value
+
+
+@njit(nogil=True, cache=True)
+def _check_short(address: Any, size: Any, version: Any, blocks: Any, lay_width: Any, lay_elements: Any) -> Any:
+    """Status of a short chunk whose first bytes are right."""
+    count = load_u8(address + COUNT_AT)
+    start_bytes = load_u8(address + COUNT_AT + 1)
+    if count == 0 or start_bytes > 8:
+        return _RANGE
+    end = SHORT_HEADER_BYTES + start_bytes + blocks
+    if end > size:
+        return _SHORT
+    codes = address + SHORT_HEADER_BYTES + start_bytes
+    for block in range(blocks):
+        code = load_u8(codes + block)
+        base_bytes = code & 15
+        bits = _SHORT_BITS[code >> 4]
+        if base_bytes == SHORT_SAME:
+            if block != 1 or bits != 0:
+                return _BLOCK
+        elif base_bytes > 8 or bits > 8 * lay_width[version, block]:
+            return _BLOCK
+        else:
+            end += base_bytes + ((count * lay_elements[version, block] * bits + 7) >> 3)
+    return _OK if end == size else _LENGTH
+
+
+@njit(nogil=True, cache=True)
 def open_chunks(
     wanted: Any, address: Any, size: Any, user: Any, start: Any, end: Any, first_tail: Any,
-    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_blocks: Any, lay_event_bytes: Any, lay_ragged: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_blocks: Any, lay_ragged: Any,
     verify: Any,
 ) -> Any:  # fmt: skip
     """Check the headers of the wanted entries; learn the ranges of tails.
@@ -168,41 +247,46 @@ def open_chunks(
         entry = wanted[i]
         at = address[entry]
         bytes_here = size[entry]
-        if bytes_here < HEADER_BYTES:
+        if bytes_here < SHORT_HEADER_BYTES:
             return _SHORT, entry, largest
-        if load_u32(at + 8) != MAGIC:
-            return _MAGIC, entry, largest
-        flags = load_u8(at + 13)
-        if load_u8(at + 12) != CHUNK_FORMAT or flags > (FLAG_PLAIN | FLAG_ZONES):
+        form = load_u8(at + FORM_AT)
+        if form != FORM_LONG and form != FORM_SHORT and form != FORM_ZONES:
+            return _FORM, entry, largest
+        if load_u8(at + FORMAT_AT) != CHUNK_FORMAT:
             return _NEWER, entry, largest
-        version = load_u16(at + 14)
-        count = load_u32(at + 16)
-        blocks = load_u16(at + 20)
-        if version >= len(lay_blocks) or blocks != lay_blocks[version]:
+        version = load_u16(at + SCHEMA_AT)
+        if version >= len(lay_blocks):
             return _SCHEMA, entry, largest
-        first = load_i64(at + 24)
+        blocks = lay_blocks[version]
+        if form == FORM_SHORT:
+            if lay_ragged[version]:
+                return _BLOCK, entry, largest
+            code = _check_short(at, bytes_here, version, blocks, lay_width, lay_elements)
+            if code != _OK:
+                return code, entry, largest
+            count = load_u8(at + COUNT_AT)
+            first = _load_base(at + SHORT_HEADER_BYTES, load_u8(at + COUNT_AT + 1), False)
+            covered = bytes_here
+        else:
+            covered = HEADER_BYTES + DESCRIPTOR_BYTES * blocks
+            if form == FORM_ZONES:
+                covered += ZONE_BYTES * blocks
+            if covered > bytes_here:
+                return _SHORT, entry, largest
+            if load_u16(at + BLOCKS_AT) != blocks:
+                return _SCHEMA, entry, largest
+            count = load_u32(at + COUNT_AT)
+            first = load_i64(at + START_AT)
         last = first + count
         if first < 0 or last < first:
             return _RANGE, entry, largest
         if entry < first_tail and (first != start[entry] or last != end[entry] or count == 0):
             return _RANGE, entry, largest
-        if flags & FLAG_PLAIN:
-            if flags != FLAG_PLAIN or lay_ragged[version]:
-                return _BLOCK, entry, largest
-            if bytes_here != HEADER_BYTES + count * lay_event_bytes[version]:
-                return _LENGTH, entry, largest
-            covered = bytes_here
-        else:
-            covered = HEADER_BYTES + DESCRIPTOR_BYTES * blocks
-            if flags & FLAG_ZONES:
-                covered += ZONE_BYTES * blocks
-            if covered > bytes_here:
-                return _SHORT, entry, largest
         if verify != VERIFY_NEVER:
-            found = xxh3(at + 8, np.uintp(covered - 8), np.uint64(user[entry]))
-            if np.int64(found) != load_i64(at):
+            found = xxh3(at + 4, np.uintp(covered - 4), np.uint64(user[entry]))
+            if np.int64(found) & 0xFFFFFFFF != load_u32(at):
                 return _CHECKSUM, entry, largest
-        if not flags & FLAG_PLAIN:
+        if form != FORM_SHORT:
             code, raw = _check_descriptors(
                 at, bytes_here, count, covered, version, blocks, lay_width, lay_kind, lay_elements
             )
@@ -277,16 +361,105 @@ def _shift(x: Any, base: Any, scale: Any, target: Any, width: Any, n: Any) -> No
             far8[i] = base + scale * np.int64(x[i])
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _bits_of(source: Any, bit: Any, last_word: Any, mask: Any) -> Any:
+    """The number at a bit of a block; its eight bytes are those that begin with it, or the block's last eight.
+
+    A block of fewer than eight bytes has a header before it, so that no byte outside of the chunk is touched.
+    """
+    at = min(bit >> 3, last_word)
+    return (load_i64(source + at) >> (bit - 8 * at)) & mask
+
+
 @njit(nogil=True, cache=True)
-def _decode_frame(source: Any, width: Any, base: Any, scale: Any, target: Any, target_width: Any, n: Any) -> None:
-    if width == 1:
-        _shift(u8_at(source, n), base, scale, target, target_width, n)
-    elif width == 2:
-        _shift(u16_at(source, n), base, scale, target, target_width, n)
+def _shift_bits(
+    source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, width: Any, n: Any
+) -> None:
+    """``base + scale * x`` for n elements of so many bits from the first on; the block has ``size`` bytes."""
+    mask = (np.int64(1) << bits) - 1
+    last_word = size - 8
+    bit = first * bits
+    if width == 8:
+        out64 = i64_at(target, n)
+        for i in range(n):
+            out64[i] = base + scale * _bits_of(source, bit, last_word, mask)
+            bit += bits
     elif width == 4:
-        _shift(u32_at(source, n), base, scale, target, target_width, n)
+        out32 = i32_at(target, n)
+        for i in range(n):
+            out32[i] = base + scale * _bits_of(source, bit, last_word, mask)
+            bit += bits
+    elif width == 2:
+        out16 = i16_at(target, n)
+        for i in range(n):
+            out16[i] = base + scale * _bits_of(source, bit, last_word, mask)
+            bit += bits
     else:
-        _shift(i64_at(source, n), base, scale, target, target_width, n)
+        out8 = i8_at(target, n)
+        for i in range(n):
+            out8[i] = base + scale * _bits_of(source, bit, last_word, mask)
+            bit += bits
+
+
+@njit(nogil=True, cache=True)
+def _decode_frame(
+    source: Any, width: Any, items: Any, first: Any, base: Any, scale: Any, target: Any, target_width: Any, n: Any
+) -> None:
+    """N elements of a block of ``items``, from the first on."""
+    if width > IN_BITS:
+        size = _packed_bytes(width, items)
+        _shift_bits(source, width - IN_BITS, size, first, base, scale, target, target_width, n)
+    elif width == 1:
+        _shift(u8_at(source + first, n), base, scale, target, target_width, n)
+    elif width == 2:
+        _shift(u16_at(source + 2 * first, n), base, scale, target, target_width, n)
+    elif width == 4:
+        _shift(u32_at(source + 4 * first, n), base, scale, target, target_width, n)
+    else:
+        _shift(i64_at(source + 8 * first, n), base, scale, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
+def _decode_float_bits(
+    source: Any, width: Any, items: Any, first: Any, base: Any, full: Any, target: Any, target_width: Any, n: Any
+) -> None:
+    """N floats of a short chunk, whose bits are a frame, into a type that may be wider."""
+    if full == target_width:
+        _decode_frame(source, width, items, first, base, 1, target, target_width, n)
+    else:
+        words = np.empty(n, np.int64)
+        held = np.int64(words.ctypes.data)
+        _decode_frame(source, width, items, first, base, 1, held, full, n)
+        widen_floats(held, full, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
+def _decode_decimal(
+    source: Any, width: Any, items: Any, first: Any, base: Any, scale: Any, full: Any,
+    target: Any, target_width: Any, n: Any,
+) -> None:  # fmt: skip
+    """N quotients: float64, rounded to the type of ``full`` bytes, in the target's type."""
+    divisor = np.float64(scale)
+    if target_width == 8:
+        # Each word is read before the quotient takes its place.
+        _decode_frame(source, width, items, first, base, 1, target, 8, n)
+        words = i64_at(target, n)
+        wide = words.view(np.float64)
+        if full == 4:
+            for i in range(n):
+                wide[i] = np.float64(np.float32(np.float64(words[i]) / divisor))
+        else:
+            for i in range(n):
+                wide[i] = np.float64(words[i]) / divisor
+        return
+    narrow = u32_at(target, n).view(np.float32)
+    block = np.empty(_DECIMALS, np.int64)
+    held = np.int64(block.ctypes.data)
+    for begin in range(0, n, _DECIMALS):
+        m = min(_DECIMALS, n - begin)
+        _decode_frame(source, width, items, first + begin, base, 1, held, 8, m)
+        for i in range(m):
+            narrow[begin + i] = np.float64(block[i]) / divisor
 
 
 @njit(nogil=True, cache=True)
@@ -307,7 +480,7 @@ def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: A
     elif kind == FLOAT:
         widen_floats(source, width, target, target_width, n)
     elif kind != SIGNED:
-        _decode_frame(source, width, 0, 1, target, target_width, n)
+        _decode_frame(source, width, n, 0, 0, 1, target, target_width, n)
     elif width == 1:
         _shift(i8_at(source, n), 0, 1, target, target_width, n)
     elif width == 2:
@@ -357,6 +530,37 @@ def _accumulate(x: Any, first: Any, last: Any, base: Any, scale: Any, step: Any,
 
 
 @njit(nogil=True, cache=True)
+def _accumulate_bits(
+    source: Any, bits: Any, size: Any, first: Any, last: Any, base: Any, scale: Any, step: Any,
+    target: Any, target_width: Any,
+) -> None:  # fmt: skip
+    """As :func:`_accumulate`, of increments of so many bits in a block of ``size`` bytes."""
+    mask = (np.int64(1) << bits) - 1
+    last_word = size - 8
+    bit = np.int64(0)
+    total = np.int64(0)
+    for _ in range(first):
+        total += _bits_of(source, bit, last_word, mask)
+        bit += bits
+    n = last - first
+    value = base + scale * (first * step + total)
+    stride = scale * step
+    if target_width == 8:
+        wide = i64_at(target, n)
+        wide[0] = value
+        for i in range(1, n):
+            value += stride + scale * _bits_of(source, bit, last_word, mask)
+            bit += bits
+            wide[i] = value
+    else:
+        _fill(value, target, target_width, 1)
+        for i in range(1, n):
+            value += stride + scale * _bits_of(source, bit, last_word, mask)
+            bit += bits
+            _fill(value, target + i * target_width, target_width, 1)
+
+
+@njit(nogil=True, cache=True)
 def _decode_delta(
     source: Any, width: Any, items: Any, first: Any, last: Any, base: Any, scale: Any,
     target: Any, target_width: Any,
@@ -372,6 +576,11 @@ def _decode_delta(
         else:
             for i in range(n):
                 _fill(base + scale * step * (first + i), target + i * target_width, target_width, 1)
+    elif width > IN_BITS:
+        _accumulate_bits(
+            increments, width - IN_BITS, _packed_bytes(width, items - 1), first, last, base, scale, step,
+            target, target_width,
+        )  # fmt: skip
     elif width == 1:
         _accumulate(u8_at(increments, items - 1), first, last, base, scale, step, target, target_width)
     elif width == 2:
@@ -383,23 +592,60 @@ def _decode_delta(
 
 
 @njit(nogil=True, cache=True)
-def _find_block(address: Any, block: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any) -> Any:
+def _find_in_short(address: Any, block: Any, elements_at: Any, widest: Any, signed: Any) -> Any:
+    """As :func:`_find_block`, in a short chunk.
+
+    The elements of its version's blocks stand at an address, of those that it lacks 0: with arrays as arguments
+    the call would not be worth inlining where it stands, and nothing around it would be.
+    """
+    count = load_u8(address + COUNT_AT)
+    codes = address + SHORT_HEADER_BYTES + load_u8(address + COUNT_AT + 1)
+    blocks = 0
+    while blocks < widest and load_i64(elements_at + 8 * blocks) > 0:
+        blocks += 1
+    if load_u8(codes + block) & 15 == SHORT_SAME:
+        block -= 1
+    code = load_u8(codes + block)
+    bits = _SHORT_BITS[code >> 4]
+    items = count * load_i64(elements_at + 8 * block)
+    base_at = codes + blocks
+    bases = np.int64(0)
+    before = np.int64(0)
+    mine = np.int64(0)
+    for other in range(blocks):
+        here = load_u8(codes + other)
+        if other == block:
+            mine = bases
+        if here & 15 != SHORT_SAME:
+            bases += here & 15
+            if other < block:
+                before += (count * load_i64(elements_at + 8 * other) * _SHORT_BITS[here >> 4] + 7) >> 3
+    base = _load_base(base_at + mine, code & 15, signed)
+    begin = base_at + bases + before - address
+    encoding = np.int64(CONSTANT) if bits == 0 else np.int64(FRAME)
+    if bits == 0 or bits == 8 or bits == 16 or bits == 32 or bits == 64:
+        width = bits >> 3
+    else:
+        width = IN_BITS + bits
+    return (
+        block, encoding, width, np.int64(CODEC_NONE), np.int64(1),
+        begin, begin + ((items * bits + 7) >> 3), items, base,
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _find_block(address: Any, block: Any, lay_width: Any, lay_elements: Any, lay_kind: Any) -> Any:
     """Where a block of an opened chunk is and how it is coded.
 
     Returns:
         block (another one where it is the same), encoding, width, codec, scale, begin, end, items, base.
 
     """
-    version = load_u16(address + 14)
-    if load_u8(address + 13) & FLAG_PLAIN:
-        count = load_u32(address + 16)
-        width = lay_width[version, block]
-        items = count * lay_elements[version, block]
-        begin = HEADER_BYTES + count * lay_plain_offset[version, block]
-        return (
-            block, np.int64(RAW), width, np.int64(CODEC_NONE), np.int64(1),
-            begin, begin + items * width, items, np.int64(0),
-        )  # fmt: skip
+    if is_short(address):
+        version = load_u16(address + SCHEMA_AT)
+        widest = lay_elements.shape[1]
+        elements_at = np.int64(lay_elements.ctypes.data) + 8 * widest * version
+        return _find_in_short(address, block, elements_at, widest, lay_kind[version, block] != FLOAT)
     at = address + HEADER_BYTES + DESCRIPTOR_BYTES * block
     if load_u8(at) == SAME:
         block = load_i64(at + 16)
@@ -407,9 +653,9 @@ def _find_block(address: Any, block: Any, lay_width: Any, lay_elements: Any, lay
     if block > 0:
         begin = load_u32(at - DESCRIPTOR_BYTES + 4)
     else:
-        blocks = load_u16(address + 20)
+        blocks = load_u16(address + BLOCKS_AT)
         begin = HEADER_BYTES + DESCRIPTOR_BYTES * blocks
-        if load_u8(address + 13) & FLAG_ZONES:
+        if load_u8(address + FORM_AT) == FORM_ZONES:
             begin += ZONE_BYTES * blocks
     return (
         block, load_u8(at), load_u8(at + 1), load_u8(at + 2), SCALE_TABLE[load_u8(at + 3)],
@@ -422,8 +668,8 @@ def _verify_block(
     address: Any, user: Any, block: Any, begin: Any, end: Any, verify: Any, verified: Any, entry: Any
 ) -> Any:
     """Whether the block's bytes are those that were written; remembers a yes."""
-    if verify == VERIFY_NEVER or load_u8(address + 13) & FLAG_PLAIN:
-        return True  # the header's checksum covers a plain chunk whole
+    if verify == VERIFY_NEVER or is_short(address):
+        return True  # the header's checksum covers a short chunk whole
     bit = np.int64(1) << min(block, _LAST_BIT)
     if verify == VERIFY_ONCE and verified[entry] & bit:
         return True
@@ -462,12 +708,16 @@ def _decode_window(
     n = last - first
     if n <= 0:
         return
-    if encoding == FRAME:
-        _decode_frame(source + first * width, width, base, scale, target, target_width, n)
+    if encoding == FRAME and kind != FLOAT:
+        _decode_frame(source, width, items, first, base, scale, target, target_width, n)
+    elif encoding == FRAME:
+        _decode_float_bits(source, width, items, first, base, full, target, target_width, n)
     elif encoding == DELTA:
         _decode_delta(source, width, items, first, last, base, scale, target, target_width)
     elif encoding == RAW:
         _decode_raw(source + first * width, width, kind, target, target_width, n)
+    elif encoding == DECIMAL:
+        _decode_decimal(source, width, items, first, base, scale, full, target, target_width, n)
     else:
         _fill_constant(base, full, kind, target, target_width, n)
 
@@ -480,18 +730,18 @@ def _prefetch_header(chunk: Any, blocks: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def _prefetch_windows(
-    chunk: Any, first: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any, want_block: Any
+    chunk: Any, first: Any, lay_width: Any, lay_elements: Any, lay_kind: Any, want_block: Any
 ) -> None:
     """Ask for where the blocks of a chunk, whose header is at hand, will be read first."""
-    version = load_u16(chunk + 14)
+    version = load_u16(chunk + SCHEMA_AT)
     for want in range(want_block.shape[1]):
         block = want_block[version, want]
         if block >= 0:
             block, encoding, width, codec, _, begin, end, _, _ = _find_block(
-                chunk, block, lay_width, lay_elements, lay_plain_offset
+                chunk, block, lay_width, lay_elements, lay_kind
             )
             if codec == CODEC_NONE and encoding != DELTA:
-                begin = min(end, begin + first * lay_elements[version, block] * width)
+                begin = min(end, begin + _packed_bytes(width, first * lay_elements[version, block]))
             prefetch(chunk + begin)
             prefetch(chunk + begin + _LINE)
 
@@ -500,7 +750,7 @@ def _prefetch_windows(
 def read_blocks(
     address: Any, user: Any, verified: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
-    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_plain_offset: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any,
     want_block: Any, want_address: Any, want_width: Any, want_elements: Any, want_default: Any,
     verify: Any, scratch: Any,
 ) -> Any:  # fmt: skip
@@ -533,10 +783,10 @@ def read_blocks(
             _prefetch_header(address[slice_entry[until + _AHEAD]], lay_width.shape[1])
         if until < slices:
             _prefetch_windows(
-                address[slice_entry[until]], slice_from[until], lay_width, lay_elements, lay_plain_offset, want_block
+                address[slice_entry[until]], slice_from[until], lay_width, lay_elements, lay_kind, want_block
             )
         chunk = address[entry]
-        version = load_u16(chunk + 14)
+        version = load_u16(chunk + SCHEMA_AT)
         for want in range(len(want_address)):
             block = want_block[version, want]
             elements = want_elements[want]
@@ -547,7 +797,7 @@ def read_blocks(
                     _fill(want_default[want], want_address[want] + slice_out[i] * step, want_width[want], n)
                 continue
             block, encoding, width, codec, scale, begin, end, items, base = _find_block(
-                chunk, block, lay_width, lay_elements, lay_plain_offset
+                chunk, block, lay_width, lay_elements, lay_kind
             )
             if not _verify_block(chunk, user[entry], block, begin, end, verify, verified, entry):
                 return _CHECKSUM, entry
@@ -568,7 +818,7 @@ def read_blocks(
 def read_lists(
     address: Any, user: Any, verified: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
-    lay_width: Any, lay_kind: Any, lay_elements: Any, lay_plain_offset: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any,
     want_block: Any, offsets: Any, target: Any, target_width: Any,
     verify: Any, scratch: Any, lengths: Any,
 ) -> Any:  # fmt: skip
@@ -587,13 +837,13 @@ def read_lists(
     for i in range(len(slice_entry)):
         entry = slice_entry[i]
         chunk = address[entry]
-        version = load_u16(chunk + 14)
+        version = load_u16(chunk + SCHEMA_AT)
         block = want_block[version]
         if block < 0:
             continue
-        count = load_u32(chunk + 16)
+        count = event_count(chunk)
         block, encoding, width, codec, scale, begin, end, items, base = _find_block(
-            chunk, block, lay_width, lay_elements, lay_plain_offset
+            chunk, block, lay_width, lay_elements, lay_kind
         )
         source = _unpack(chunk, begin, end, encoding, width, codec, items, items, scratch)
         if source == 0:
@@ -603,7 +853,7 @@ def read_lists(
             0, count, room, 8,
         )  # fmt: skip
         block, encoding, width, codec, scale, begin, end, items, base = _find_block(
-            chunk, want_block[version] + 1, lay_width, lay_elements, lay_plain_offset
+            chunk, want_block[version] + 1, lay_width, lay_elements, lay_kind
         )
         first = np.int64(0)
         last = np.int64(0)
@@ -634,22 +884,34 @@ def read_lists(
 
 
 @njit(nogil=True, cache=True)
-def load_words(address: Any, wanted: Any, offset: Any, words: Any) -> None:
-    """The header word at ``offset`` of each wanted entry, into ``words[entry]``."""
-    for i in range(len(wanted)):
-        words[wanted[i]] = load_i64(address[wanted[i]] + offset)
+def greatest_times(
+    address: Any, wanted: Any, block: Any, field: Any, lay_width: Any, lay_elements: Any, lay_kind: Any, words: Any
+) -> None:
+    """The greatest element of a clock's block in each wanted entry, opened before.
 
+    Args:
+        block: 0 for ``ts``, 1 for visible time.
+        field: where long chunks' headers hold it.
+        words: int64[wanted], the output.
 
-@njit(nogil=True, cache=True)
-def load_header_words(address: Any, wanted: Any, offset: Any, words: Any) -> None:
-    """The header word at ``offset`` of each wanted entry, in their order."""
+    """
     for i in range(len(wanted)):
-        words[i] = load_i64(address[wanted[i]] + offset)
+        chunk = address[wanted[i]]
+        if not is_short(chunk):
+            words[i] = load_i64(chunk + field)
+            continue
+        _, _, width, _, _, begin, _, items, base = _find_block(chunk, block, lay_width, lay_elements, lay_kind)
+        greatest = base
+        if width > 0:
+            for item in range(items):
+                _decode_frame(chunk + begin, width, items, item, base, 1, np.int64(words.ctypes.data) + 8 * i, 8, 1)
+                greatest = max(greatest, words[i])
+        words[i] = greatest
 
 
 @njit(nogil=True, cache=True)
 def measure_blocks(
-    address: Any, slice_entry: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any, want_block: Any
+    address: Any, slice_entry: Any, lay_width: Any, lay_elements: Any, lay_kind: Any, want_block: Any
 ) -> Any:
     """How many opened entries slices, sorted by entry, touch, and the stored bytes of the wanted blocks in them.
 
@@ -662,13 +924,11 @@ def measure_blocks(
             continue
         chunks += 1
         chunk = address[slice_entry[i]]
-        version = load_u16(chunk + 14)
+        version = load_u16(chunk + SCHEMA_AT)
         for want in range(want_block.shape[1]):
             block = want_block[version, want]
             if block >= 0:
-                block, _, _, _, _, begin, end, _, _ = _find_block(
-                    chunk, block, lay_width, lay_elements, lay_plain_offset
-                )
+                block, _, _, _, _, begin, end, _, _ = _find_block(chunk, block, lay_width, lay_elements, lay_kind)
                 size += end - begin
     return chunks, size
 

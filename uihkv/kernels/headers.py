@@ -19,7 +19,7 @@ def load_schema_versions(address: Any, wanted: Any, place: Any, version: Any) ->
 
 @njit(nogil=True, cache=True)
 def tally_blocks(
-    address: Any, wanted: Any, version: Any, lay_width: Any, lay_elements: Any, lay_plain_offset: Any, lay_blocks: Any,
+    address: Any, wanted: Any, version: Any, lay_width: Any, lay_elements: Any, lay_kind: Any, lay_blocks: Any,
     column_of: Any, same: Any, by_column: Any, by_encoding: Any, by_codec: Any,
 ) -> None:  # fmt: skip
     """Add up the stored bytes of all blocks of opened entries.
@@ -28,7 +28,7 @@ def tally_blocks(
         address: int64[entries].
         wanted: int64[n].
         version: int64[n], their schema versions.
-        lay_width, lay_elements, lay_plain_offset, lay_blocks: the layouts.
+        lay_width, lay_elements, lay_kind, lay_blocks: the layouts.
         column_of: int64[versions, blocks], a place in ``by_column`` for each block.
         same: what encoding counts as where a block is that of another one.
         by_column: int64[columns], added to.
@@ -39,9 +39,7 @@ def tally_blocks(
     for i in range(len(wanted)):
         chunk = address[wanted[i]]
         for block in range(lay_blocks[version[i]]):
-            found, encoding, _, codec, _, begin, end, _, _ = find_block(
-                chunk, block, lay_width, lay_elements, lay_plain_offset
-            )
+            found, encoding, _, codec, _, begin, end, _, _ = find_block(chunk, block, lay_width, lay_elements, lay_kind)
             if found != block:
                 by_encoding[same, 0] += 1
                 continue

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from uihkv.chunk import DESCRIPTOR_BYTES, HEADER_BYTES
+from uihkv.chunk import DESCRIPTOR_BYTES, HEADER_BYTES, SCHEMA_AT
 from uihkv.kernels import status
 from uihkv.kernels.memory import load_u16, load_u32
 
@@ -250,7 +250,7 @@ def list_bound(address: Any, slice_entry: Any, want_block: Any) -> Any:
     total = 0
     for i in range(len(slice_entry)):
         chunk = address[slice_entry[i]]
-        block = want_block[load_u16(chunk + 14)]
+        block = want_block[load_u16(chunk + SCHEMA_AT)]
         if block >= 0:
             total += load_u32(chunk + HEADER_BYTES + DESCRIPTOR_BYTES * (block + 1) + 8)
     return total

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from uihkv.chunk import DESCRIPTOR_BYTES, FLAG_ZONES, HEADER_BYTES, ZONE_BYTES
+from uihkv.chunk import BLOCKS_AT, DESCRIPTOR_BYTES, FORM_AT, FORM_ZONES, HEADER_BYTES, SCHEMA_AT, ZONE_BYTES
 from uihkv.kernels.memory import load_i64, load_u8, load_u16
 
 
@@ -28,10 +28,10 @@ def load_zones(address: Any, entry: Any, want_block: Any, zone: Any, known: Any)
     """
     for i in range(len(entry)):
         chunk = address[entry[i]]
-        block = want_block[load_u16(chunk + 14)]
-        known[i] = block >= 0 and (load_u8(chunk + 13) & FLAG_ZONES) != 0
+        block = want_block[load_u16(chunk + SCHEMA_AT)]
+        known[i] = block >= 0 and load_u8(chunk + FORM_AT) == FORM_ZONES
         if known[i]:
-            at = chunk + HEADER_BYTES + DESCRIPTOR_BYTES * load_u16(chunk + 20) + ZONE_BYTES * block
+            at = chunk + HEADER_BYTES + DESCRIPTOR_BYTES * load_u16(chunk + BLOCKS_AT) + ZONE_BYTES * block
             zone[0, i] = load_i64(at)
             zone[1, i] = load_i64(at + 8)
             zone[2, i] = load_i64(at + 16)

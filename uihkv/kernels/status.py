@@ -2,7 +2,7 @@
 
 OK = 0
 SHORT = 1
-MAGIC = 2
+FORM = 2
 NEWER = 3
 SCHEMA = 4
 RANGE = 5
@@ -16,7 +16,7 @@ CODES = 12
 
 MEANING = {
     SHORT: "the value is shorter than its header says",
-    MAGIC: "the value does not begin with a chunk header",
+    FORM: "the value does not begin with a chunk header",
     NEWER: "the chunk is of a newer format",
     SCHEMA: "the chunk's schema version or count of blocks is not in the manifest, which may be older than the shard",
     RANGE: "the chunk's range of versions is not the one of its key",
