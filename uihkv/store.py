@@ -843,7 +843,7 @@ class Store:
         from uihkv.statistics import describe_store
 
         self._refresh_manifest()
-        return describe_store(self._access(), self._path, self._path / MANIFEST_NAME, details)
+        return describe_store(self.shard_access(), self._path, self._path / MANIFEST_NAME, details)
 
     # -- inside -------------------------------------------------------------------------------------
 
