@@ -10,8 +10,10 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
+import xxhash
 
-from uihkv import Column, Schema, Store, StoreNotFoundError
+from uihkv import Column, ReadOnlyError, Schema, Store, StoreNotFoundError
+from uihkv.chunk import BLOCKS_AT, DESCRIPTOR_BYTES, HEADER_BYTES, TS_AT, ZONE_BYTES
 from uihkv.keys import chunk_keys, tail_keys
 from uihkv.verify import verify_store
 
@@ -110,6 +112,36 @@ def test_missing_overlapping_and_stray_records_are_named(path: Path) -> None:
         "not of 24 bytes", "source b'bad source' cannot be read", "user 1: a checksum does not match",
     ):  # fmt: skip
         assert any(words in one for one in found), (words, found)
+
+
+@pytest.mark.parametrize("where", ["bounds", "zone of item_id", "zone of score"])
+def test_bounds_and_zones_that_are_not_true_are_found_and_repaired(path: Path, where: str) -> None:
+    """Such a chunk has all its checksums: only a fault in a writer makes one."""
+    key = chunk_key(1, 300, 600)
+    block = {"bounds": None, "zone of item_id": 2, "zone of score": 4}[where]
+
+    def damage(transaction: Any, database: Any) -> None:
+        value = bytearray(transaction.get(key, db=database(b"chunks")))
+        blocks = int.from_bytes(value[BLOCKS_AT : BLOCKS_AT + 2], "little")
+        zones = HEADER_BYTES + DESCRIPTOR_BYTES * blocks
+        place = TS_AT + 8 if block is None else zones + ZONE_BYTES * block + 8  # the greatest
+        value[place : place + 8] = (3).to_bytes(8, "little")
+        covered = zones + ZONE_BYTES * blocks
+        check = xxhash.xxh3_64_intdigest(bytes(value[4:covered]), seed=1) & 0xFFFFFFFF
+        value[:4] = check.to_bytes(4, "little")
+        transaction.put(key, bytes(value), db=database(b"chunks"))
+
+    change(path, damage)
+    with Store.open(path) as store:
+        found = store.verify(isolated=False).problems
+        assert [(one.place, one.repairable) for one in found] == [((0, 1, 300, 600), True)], found
+        report = store.verify(repair=True, isolated=False)
+        assert report.ok and report.repaired == found
+        assert store.verify(repair=True, isolated=False).repaired == ()
+    with Store.open(path, readonly=True) as reader:
+        assert reader.verify(isolated=False).ok
+        with pytest.raises(ReadOnlyError):
+            reader.verify(repair=True)
 
 
 def test_a_lost_tail_is_told(path: Path) -> None:

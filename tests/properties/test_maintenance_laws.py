@@ -31,6 +31,7 @@ class MaintenanceLaws(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
+            self.verify()
             self.store.close()
             self.folder.cleanup()
 
@@ -139,6 +140,12 @@ class MaintenanceLaws(RuleBasedStateMachine):
 
     def last_ts(self, user: int, version: int) -> int:
         return self.model.last_ts(user, version) if version > self.model.base(user) else 0
+
+    @rule()
+    def verify(self) -> None:
+        report = self.store.verify(isolated=False)
+        assert report.ok, report.problems
+        assert (report.events, report.users) == (self.model.kept(), len(self.model.histories))
 
     @rule(data=st.data())
     def resolve(self, data: st.DataObject) -> None:
