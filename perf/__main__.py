@@ -18,6 +18,7 @@ BENCHES: dict[str, str] = {
     "ingest": "events a second in bulk and one at a time, and bytes written for them",
     "resolve": "pointers resolved a second, against ASOF joins of DuckDB and Polars",
     "cold": "reads from the disk: throughput, and bytes read over bytes needed",
+    "maintenance": "what compaction brings, and what each pass over a store costs",
     "refresh": "a new snapshot of a store that has grown",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }
