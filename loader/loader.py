@@ -15,7 +15,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 import xxhash
@@ -35,6 +35,9 @@ from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
 from loader.workers.pool import Pools, WorkerPool
 from uihkv import Projection, SchemaError, Store
+
+if TYPE_CHECKING:
+    from loader.stream import StreamExamples
 
 _MOST_THREADS = 4
 _MOST_PROCESSES = 256
@@ -96,7 +99,7 @@ class Loader:
     def __init__(
         self,
         store: Store,
-        examples: Examples,
+        examples: Examples | StreamExamples,
         projection: Projection | None = None,
         *,
         tenants: Mapping[str, Projection] | None = None,

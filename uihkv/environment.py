@@ -3,15 +3,20 @@
 LMDB demands that a process opens an environment once. This is the one registry of the package: environments by path,
 counted, and by process, since an environment must not be used across a fork.
 
-A forked child closes the environment that it inherited before it opens its own. That touches nothing of the
-parent's: LMDB clears only reader slots of its own process, py-lmdb leaves a parent's transactions alone, and no
-spare transactions are kept (``max_spare_txns=0``), whose slots it would clear. It waits for what another thread of
-the parent was doing in LMDB at the moment of the fork, which never ends in the child: do not fork while other
-threads use the store.
+A forked child closes the environment that it inherited before it opens its own. LMDB's close clears the reader slots of
+the process that opened the environment, which is the parent: its snapshots would lose their pages to the next writers
+(py-lmdb 3.0.0). So right after the fork a child takes a copy of its own in place of every lock file that it has
+inherited mapped; what it clears there nobody sees. That needs ``/proc``; without it (macOS), do not use a store in a
+forked child while the parent has snapshots open, and spawn instead.
+
+Closing waits for what another thread of the parent was doing in LMDB at the moment of the fork, which never ends in the
+child: do not fork while other threads use the store.
 """
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import threading
 from dataclasses import dataclass
@@ -27,6 +32,8 @@ MAP_BYTES = 64 << 30
 _PAGE = 1 << 20
 MAX_READERS = 1024
 _UNWRITTEN_BYTES = 1 << 16
+_MAPPINGS = Path("/proc/self/maps")
+_MAP_FIXED = 0x10  # of Linux; Python does not name it
 
 
 @dataclass(slots=True)
@@ -39,13 +46,40 @@ _held: dict[tuple[int, str], _Held] = {}
 _lock = threading.Lock()
 
 
-def _renew_lock() -> None:
-    """A child of fork may inherit the lock taken; its environments are its parent's and stay untouched."""
+def _after_fork() -> None:
+    """A child may inherit the lock taken; its environments are its parent's and stay untouched."""
     global _lock
     _lock = threading.Lock()
+    if _held:
+        _own_lock_files({Path(place) / "lock.mdb" for _, place in _held})
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+def _own_lock_files(paths: set[Path]) -> None:
+    """Replace this process's mappings of these files, shared with its parent, by private copies of what they hold."""
+    try:
+        mappings = _MAPPINGS.read_text().splitlines()
+    except OSError:
+        return
+    inodes = {path.stat().st_ino: path for path in paths if path.exists()}
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    for line in mappings:  # 7f0c2a000000-7f0c2a010000 rw-s 00000000 fe:01 1234  /store/shards/0000/lock.mdb
+        area, _, offset, _, inode, *name = line.split(maxsplit=5)
+        path = inodes.get(int(inode))
+        if path is None or not name or not name[0].endswith(path.name):
+            continue
+        begin, end = (int(address, 16) for address in area.split("-"))
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            protection = mmap.PROT_READ | mmap.PROT_WRITE
+            flags = mmap.MAP_PRIVATE | _MAP_FIXED
+            library.mmap(begin, end - begin, protection, flags, descriptor, int(offset, 16))
+        finally:
+            os.close(descriptor)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def open_environment(path: Path, *, create: bool = False, flush: bool = True) -> Any:

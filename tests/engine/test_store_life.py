@@ -198,6 +198,29 @@ def test_an_inherited_store_opens_itself_after_fork(store: Store) -> None:
     assert items(store) == list(range(13))
 
 
+@pytest.mark.parametrize("ending", ["exit", "killed"])
+def test_a_snapshot_keeps_its_pages_whatever_a_forked_child_does(store: Store, ending: str) -> None:
+    """The child's writes would overwrite the tails that the parent's snapshot has not read yet, were it forgotten."""
+    users = 200
+    store.append(batch(users, 3), backfill=True)
+    with store.snapshot() as snapshot:
+        child = os.fork()
+        if child == 0:
+            try:
+                for turn in range(8):
+                    store.append(batch(users, 3, first=3 + 3 * turn), backfill=True)
+                if ending == "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        for turn in range(4):
+            store.append(batch(users, 1, first=100 + turn), backfill=True)
+        heads = snapshot.head(np.arange(users))
+        assert heads.version.tolist() == [3] * users
+        assert snapshot.read(heads, Projection(["item_id"])).values("item_id").tolist() == [0, 1, 2] * users
+
+
 def test_a_pickled_store_is_a_handle_to_the_same_store(store: Store) -> None:
     store.append(batch(1, 2), backfill=True)
     with pickle.loads(pickle.dumps(store)) as other:
