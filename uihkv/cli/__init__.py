@@ -46,7 +46,7 @@ BUILT_IN = {
 }
 """The store's own commands, in the order in which a store needs them."""
 
-for _name, _function in {"import": "import_", "import-git": "import_git"}.items():
+for _name, _function in {"import": "import_", "import-git": "import_git", "import-fatrows": "import_fat_rows"}.items():
     BUILT_IN[_name] = EntryPoint(_name, f"uihkv.cli.imports:{_function}", GROUP)
 
 

@@ -127,6 +127,74 @@ def import_git(
     _print_result(store, result, json)
 
 
+def import_fat_rows(
+    fat_rows: Annotated[
+        list[Path],
+        typer.Argument(metavar="FATROWS... STORE", help="Parquet files of fat rows, then a new store's folder."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The slim examples.", show_default=False)
+    ],
+    user_id: Annotated[str, typer.Option(metavar="COLUMN", help="Whose history; becomes user_id.")] = "user_id",
+    asked: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The moment of each example's request, if there is one.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="What names of history columns begin with.")] = "history_",
+    history: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=NAME", help="A history column, and its name in the store; may be repeated."),
+    ] = None,
+    max_len: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="To how many events histories were cut; without it, the longest row's."),
+    ] = None,
+    time_unit: Annotated[
+        str | None, typer.Option(metavar="UNIT", help="Of integer times: s, ms, us or ns; without it, ms.")
+    ] = None,
+    on_conflict: Annotated[
+        OnBad, typer.Option(help="Refuse all for rows that contradict others, or skip and count them.")
+    ] = OnBad.raise_,
+    shards: Annotated[int, typer.Option(min=1, max=MAX_SHARDS, metavar="N", help="Of the store.")] = 16,
+    force: Annotated[bool, typer.Option("--force", metavar="", help="Replace the output if it is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Turn fat rows into a store and slim examples, and verify them.
+
+    Fat rows are examples with their histories copied in, as list columns. The
+    windows of each user are laid over each other; the history that they show
+    is stored once, and each example gets its version. Then every example is
+    read back and compared with its fat row. Store and slim examples appear
+    only when all are equal.
+
+    Example: uihkv import-fatrows fat.parquet store -o slim.parquet --asked ts
+    """
+    *paths, store = fat_rows
+    if not paths:
+        raise typer.BadParameter("files of fat rows and a store are expected", param_hint="FATROWS... STORE")
+    from uihkv.importers.fatrows import import_fat_rows
+    from uihkv.importers.migration import FatRowsProgress
+
+    doing = {"deal": "sorting", "merge": "storing histories", "write": "writing examples", "verify": "verifying"}
+    with progress_bar("import fat rows", "a first run compiles kernels") as bar:
+
+        def report(at: FatRowsProgress) -> None:
+            share = (list(doing).index(at.stage) + at.rows / max(at.total, 1)) / len(doing)
+            bar(round(BAR_STEPS * share), BAR_STEPS, doing[at.stage])
+
+        result = import_fat_rows(
+            paths, store, output, user_id=user_id, asked=asked, history=_parse_names(history) or None, prefix=prefix,
+            max_len=max_len, time_unit=time_unit, on_conflict=on_conflict.value, shards=shards, force=force,
+            progress=report,
+        )  # fmt: skip
+    facts = {**result.describe(), "store": store, "output": output}
+    if json:
+        print_json(facts)
+        return
+    if not result.conflicts:
+        del facts["first_conflict"]
+    print_table(fact_table(f"fat rows imported into {store}", facts))
+
+
 def _report_to(bar: Update) -> Any:
     """Both stages on one bar, half of it each."""
 

@@ -4,17 +4,14 @@ Only the order within a user matters, so events are first dealt by user into par
 folder; then each part is sorted by user, time and place in the log, one after the other. A user's events come out
 together, which is also how a store takes them fastest.
 
-Memory holds ``SPILL_ROWS`` rows while dealing, and one part while sorting: about 64 MB of the log's text, or one user's
+Memory holds 32 MB of rows while dealing, and one part while sorting: about 64 MB of the log's text, or one user's
 events where they are more. The folder takes about the size of the log, lies beside the store, and goes at the end.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from uihkv.aside import owned_folder
 from uihkv.keys import shard_of
 
 PART_BYTES = 1 << 26
 MAX_PARTS = 256
 SPILL_ROWS = 1 << 19
+SPILL_BYTES = 1 << 25
 
 
 def count_parts(log_bytes: int, shards: int) -> int:
@@ -36,42 +35,47 @@ def count_parts(log_bytes: int, shards: int) -> int:
 
 
 class Arrangement:
-    """Events dealt into parts by user. Made and removed by :func:`arranging`."""
+    """Rows dealt into parts by user. Made and removed by :func:`arranging`.
 
-    def __init__(self, folder: Path, parts: int, stack: ExitStack) -> None:
-        self._folder = folder
+    Attributes:
+        folder: the scratch folder.
+
+    """
+
+    def __init__(self, folder: Path, parts: int, keys: Sequence[str], stack: ExitStack) -> None:
+        self.folder = folder
+        self._keys = tuple(keys)
         self._parts = parts
         self._stack = stack
         self._held: list[Any] = []
-        self._held_rows = 0
+        self._held_rows = self._held_bytes = 0
         self._writers: dict[int, Any] = {}
         self._schema: Any = None
-        self.rows = np.zeros(parts, np.int64)
 
-    def add(self, events: pa.RecordBatch) -> None:
-        """Take the log's next events."""
-        self._schema = self._schema or events.schema
-        self._held.append(events)
-        self._held_rows += events.num_rows
-        if self._held_rows >= SPILL_ROWS:
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Take the log's next rows, with a column ``user_id``."""
+        self._schema = self._schema or rows.schema
+        self._held.append(rows)
+        self._held_rows += rows.num_rows
+        self._held_bytes += rows.nbytes
+        if self._held_rows >= SPILL_ROWS or self._held_bytes >= SPILL_BYTES:
             self._deal()
 
     def finish(self) -> None:
-        """No more events follow."""
+        """No more rows follow."""
         self._deal()
         for writer in self._writers.values():
             writer.close()
 
     def _deal(self) -> None:
         table = pa.Table.from_batches(self._held, self._schema) if self._held else None
-        self._held, self._held_rows = [], 0
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
         if table is None or not table.num_rows:
             return
         part = part_of_users(table.column("user_id"), self._parts)
         order = np.argsort(part, kind="stable")
         table = table.take(pa.array(order)).combine_chunks()
         bounds = np.searchsorted(part[order], np.arange(self._parts + 1))
-        self.rows += np.diff(bounds)
         for number in np.flatnonzero(np.diff(bounds)).tolist():
             if number not in self._writers:
                 sink = self._stack.enter_context(pa.OSFile(str(self._path(number)), "wb"))
@@ -80,17 +84,21 @@ class Arrangement:
             self._writers[number].write_table(table.slice(bounds[number], bounds[number + 1] - bounds[number]))
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:04d}.arrow"
+        return self.folder / f"{number:04d}.arrow"
 
     def sorted_parts(self) -> Iterator[pa.Table]:
-        """Part after part, each by user, then time, then place in the log."""
+        """Part after part, each by user, then the keys, then place in the log."""
         for number in range(self._parts):
             path = self._path(number)
             if not path.exists():
                 continue
             with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
                 table = stream.read_all()
-            yield table.take(pa.array(_order_of(table)))
+            yield table.take(pa.array(self._order_of(table)))
+
+    def _order_of(self, table: Any) -> NDArray[np.int64]:
+        keys = [table.column(name).to_numpy() for name in ("user_id", *self._keys)]
+        return np.lexsort(keys[::-1]).astype(np.int64, copy=False)
 
 
 def part_of_users(users: Any, parts: int) -> NDArray[np.int64]:
@@ -98,29 +106,20 @@ def part_of_users(users: Any, parts: int) -> NDArray[np.int64]:
     return shard_of(users.to_numpy(), parts)
 
 
-def _order_of(table: Any) -> NDArray[np.int64]:
-    ts = table.column("ts").to_numpy()
-    return np.lexsort((ts, table.column("user_id").to_numpy())).astype(np.int64, copy=False)
-
-
 @contextmanager
-def arranging(near: Path, parts: int) -> Iterator[Arrangement]:
-    """An arrangement in a scratch folder beside a path, removed at the end; leftovers of killed ones go first."""
-    prefix = f".{near.name}.sorting-"
-    folder = next(parent for parent in near.absolute().parents if parent.is_dir())
-    for left in folder.glob(f"{prefix}*"):
-        if not _is_running(left.name.removeprefix(prefix).split("-")[0]):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", dir=folder) as scratch, ExitStack() as stack:
-        yield Arrangement(Path(scratch), parts, stack)
+def arranging(near: Path, parts: int, keys: Sequence[str] = ("ts",)) -> Iterator[Arrangement]:
+    """An arrangement in a scratch folder beside a path, removed at the end; leftovers of killed ones go first.
+
+    Args:
+        near: beside it.
+        parts: how many.
+        keys: columns by which the rows of a user are sorted.
+
+    """
+    with owned_folder(_nearest(near), "sorting") as scratch, ExitStack() as stack:
+        yield Arrangement(scratch, parts, keys, stack)
 
 
-def _is_running(pid: str) -> bool:
-    if not pid.isdecimal():
-        return True
-    with suppress(PermissionError):
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-    return True
+def _nearest(path: Path) -> Path:
+    """The path itself, or its name in the nearest folder above it that is there."""
+    return next(parent for parent in path.absolute().parents if parent.is_dir()) / path.name
