@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from loader.columns import Array, parse_array, parse_arrow
 from uihkv import PointerError, Pointers, SchemaError
+from uihkv.userids import parse_strings
+from uihkv.userids import to_arrow as strings_to_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,6 +107,15 @@ class _FlatExamples:
         return f"{type(self).__name__}({len(self)} examples, {', '.join(self.columns) or 'no features'})"
 
 
+def _parse_column(name: str, values: Any) -> Array:
+    """A column as a flat array; ``user_id`` may be of strings, which no other column may."""
+    strings = parse_strings(values, name) if name == "user_id" else None
+    if strings is not None:
+        return strings
+    arrow = hasattr(values, "null_count") and hasattr(values, "type")
+    return parse_arrow(name, values) if arrow else parse_array(name, values)
+
+
 class ArrayExamples(_FlatExamples):
     """Examples from arrays in memory.
 
@@ -122,10 +133,10 @@ class ArrayExamples(_FlatExamples):
 
     def __init__(self, columns: Mapping[str, ArrayLike] | pa.Table, pointers: Pointers | None = None) -> None:
         if isinstance(columns, Mapping):
-            arrays = {name: parse_array(name, values) for name, values in columns.items()}
+            arrays = {name: _parse_column(name, values) for name, values in columns.items()}
         elif hasattr(columns, "column_names") and hasattr(columns, "column"):
             _check_unique(columns.column_names, "ArrayExamples")
-            arrays = {name: parse_arrow(name, columns.column(name)) for name in columns.column_names}
+            arrays = {name: _parse_column(name, columns.column(name)) for name in columns.column_names}
         else:
             raise SchemaError(
                 f"{type(columns).__name__} given; a mapping of arrays or an Arrow table is expected, such as "
@@ -210,7 +221,7 @@ def _read_files(files: Sequence[Path], wanted: tuple[str, ...] | None) -> dict[s
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, columns=names)
                     for name in names:
-                        part = parse_arrow(name, table.column(name))
+                        part = _parse_column(name, table.column(name))
                         whole = arrays.get(name)
                         if whole is None:
                             whole = arrays[name] = np.empty((total, *part.shape[1:]), part.dtype)
@@ -252,6 +263,12 @@ def _fingerprint(pointers: Pointers, features: Mapping[str, Array]) -> str:
     shapes: list[Any] = sorted((name, str(array.dtype), array.shape[1:]) for name, array in features.items())
     digest.update(repr(("examples-1", len(pointers), pointers.last_ts is not None, shapes)).encode())
     for column in (pointers.user_id, pointers.version, pointers.last_ts):
-        if column is not None:
+        if column is None:
+            continue
+        if column.dtype.kind == "T":  # string ids: their bytes, and where each ends
+            for buffer in strings_to_arrow(column).buffers()[1:]:
+                if buffer is not None:
+                    digest.update(buffer)
+        else:
             digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()

@@ -42,8 +42,8 @@ class Model:
     """Every user's events, oldest arrival first."""
 
     schema: Schema
-    histories: dict[int, list[Event]] = field(default_factory=dict)
-    bases: dict[int, int] = field(default_factory=dict)
+    histories: dict[Any, list[Event]] = field(default_factory=dict)
+    bases: dict[Any, int] = field(default_factory=dict)
     """First version that a user still has, where events were trimmed; they stay in ``histories`` as what was."""
 
     def append(
@@ -53,7 +53,7 @@ class Model:
         assert backfill or visible_at is not None
         clock = data["ts"] if visible_at is None else visible_at
         lifted, grown = 0, set()
-        for row, user in enumerate(int(user) for user in data["user_id"]):
+        for row, user in enumerate(np.asarray(data["user_id"]).tolist()):
             history = self.histories.setdefault(user, [])
             latest = history[-1].visible_at if history else -1
             lifted += int(clock[row]) < latest
@@ -71,32 +71,32 @@ class Model:
             return column.default
         return [] if column.ragged else np.full(column.shape, column.default_element)
 
-    def history(self, user: int) -> list[Event]:
+    def history(self, user: Any) -> list[Event]:
         return self.histories.get(user, [])
 
-    def head(self, user: int) -> int:
+    def head(self, user: Any) -> int:
         return len(self.history(user))
 
-    def last_ts(self, user: int, version: int) -> int:
+    def last_ts(self, user: Any, version: int) -> int:
         return self.history(user)[version - 1].ts if version else 0
 
-    def resolve(self, user: int, as_of: int, delay: int = 0) -> int:
+    def resolve(self, user: Any, as_of: int, delay: int = 0) -> int:
         """How many events were visible strictly before ``as_of - delay``."""
         return sum(event.visible_at < as_of - delay for event in self.history(user))
 
-    def read(self, user: int, version: int, max_len: int | None = None) -> list[Event]:
+    def read(self, user: Any, version: int, max_len: int | None = None) -> list[Event]:
         """The newest ``max_len`` events of the first ``version``, oldest first."""
         prefix = self.history(user)[:version]
         return prefix if max_len is None else prefix[max(len(prefix) - max_len, 0) :]
 
-    def base(self, user: int) -> int:
+    def base(self, user: Any) -> int:
         return self.bases.get(user, 0)
 
     def kept(self) -> int:
         """Events of all users that were not trimmed."""
         return sum(len(history) - self.base(user) for user, history in self.histories.items())
 
-    def trim(self, user: int, before: int | None = None) -> int:
+    def trim(self, user: Any, before: int | None = None) -> int:
         """Events removed."""
         was = self.base(user)
         self.bases[user] = max(was, self.head(user) if before is None else before)
@@ -106,7 +106,7 @@ class Model:
         return sum(self.trim(user, self.resolve(user, visible_before)) for user in list(self.histories))
 
     def read_kept(
-        self, user: int, version: int, asked: Projection, where: Mapping[str, Any], moment: int | None, truncate: bool
+        self, user: Any, version: int, asked: Projection, where: Mapping[str, Any], moment: int | None, truncate: bool
     ) -> list[Event] | None:
         """What a read of a trimmed history gives; None: it says that events are gone. ``where``: closed ranges."""
         base, prefix = self.base(user), self.history(user)[:version]
@@ -133,7 +133,7 @@ class Model:
         return found if asked.max_len is None else found[-asked.max_len :]
 
     def add_column(self, column: Column) -> None:
-        self.schema = Schema([*self.schema.columns, column], self.schema.time_unit)
+        self.schema = Schema([*self.schema.columns, column], self.schema.time_unit, self.schema.user_id)
         for event in (event for history in self.histories.values() for event in history):
             event.values[column.name] = self._default(column.name)
 
@@ -143,10 +143,10 @@ class Model:
         for event in (event for history in self.histories.values() for event in history):
             del event.values[name]
 
-    def pointers(self, user_id: Sequence[int], version: Sequence[int]) -> Pointers:
+    def pointers(self, user_id: Sequence[Any], version: Sequence[int]) -> Pointers:
         pairs = zip(user_id, version, strict=True)
         return Pointers(
-            np.array(user_id, np.int64), np.array(version, np.int64),
+            list(user_id), np.array(version, np.int64),
             np.array([self.last_ts(user, at) for user, at in pairs], np.int64),
         )  # fmt: skip
 

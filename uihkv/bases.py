@@ -100,7 +100,7 @@ def trimmed_error(directory: SnapshotDirectory, row: Int64s, pointers: Pointers,
     """The error for a pointer whose events are gone."""
     base = int(bases_of(directory, row[at : at + 1])[0])
     return TrimmedError(
-        f"row {at}: the events of user {int(pointers.user_id[at])} below version {base} are trimmed, and the read of "
+        f"row {at}: the events of user {pointers.user_id[at]} below version {base} are trimmed, and the read of "
         f"version {int(pointers.version[at])} needs some of them; read with on_trimmed='truncate' for what is left, "
         "ask for fewer events (max_len), or leave the example out"
     )

@@ -122,6 +122,7 @@ class Entries:
         shard: uint16[entries], where the entry is kept.
         first_tail: number of chunks.
         scratch_bytes: most bytes that a block of an opened entry has before LZ4.
+        name_of: the id that errors name, of a shard and a user's number; None: the number.
 
     """
 
@@ -129,6 +130,7 @@ class Entries:
         "address",
         "end",
         "first_tail",
+        "name_of",
         "scratch_bytes",
         "shard",
         "size",
@@ -151,6 +153,7 @@ class Entries:
         self.size = np.zeros(len(self.user), np.int64)
         self.verified = np.zeros(len(self.user), np.int64)
         self.scratch_bytes = 0
+        self.name_of: Callable[[int, int], int | str] | None = None
 
     def unopened(self) -> Entries:
         """The same entries, none of them opened; the arrays that say what and where they are are shared."""
@@ -160,9 +163,14 @@ class Entries:
         other.scratch_bytes = 0
         return other
 
+    def user_of(self, entry: int) -> int | str:
+        """Whose an entry is, for messages."""
+        shard, user = int(self.shard[entry]), int(self.user[entry])
+        return user if self.name_of is None else self.name_of(shard, user)
+
     def error(self, code: int, entry: int) -> CorruptChunkError | FormatError:
         """The error for a kernel's status code."""
-        shard, user = int(self.shard[entry]), int(self.user[entry])
+        shard, user = int(self.shard[entry]), self.user_of(entry)
         start, end = int(self.start[entry]), int(self.end[entry])
         if code == status.NEWER:
             return FormatError(

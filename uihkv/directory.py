@@ -12,6 +12,7 @@ tail a user, in the order of the users. Users are ascending within each shard. W
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Sequence
@@ -174,6 +175,7 @@ class SnapshotDirectory:
         self._transactions = transactions
         self.users, self.first_user, self.first_chunk = listing.users, listing.first_user, listing.first_chunk
         self.entries = listing.entries.unopened()
+        self.entries.name_of = functools.partial(_name_of, [view.shard for view in listing.views], transactions)
 
     def rows_of(self, user_id: Int64s) -> Int64s:
         """Row of each user among ``users``, -1 for users without a history: int64[n]."""
@@ -210,6 +212,10 @@ class SnapshotDirectory:
         entries.address[fresh] = address
         entries.open(fresh, layouts, verify)
         return asked
+
+
+def _name_of(shards: Sequence[Shard], transactions: Sequence[Any], number: int, user: int) -> int | str:
+    return shards[number].names.name_of(transactions[number], user)
 
 
 def _running(counts: Sequence[int]) -> Int64s:

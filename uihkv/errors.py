@@ -38,7 +38,7 @@ class FormatError(UihkvError):
 class CorruptChunkError(UihkvError):
     """A chunk's bytes are not what was written. Names the shard, the user and the range of versions."""
 
-    def __init__(self, what: str, *, shard: int, user_id: int, start: int, end: int) -> None:
+    def __init__(self, what: str, *, shard: int, user_id: int | str, start: int, end: int) -> None:
         self.what = what
         self.shard = shard
         self.user_id = user_id
@@ -53,7 +53,7 @@ class CorruptChunkError(UihkvError):
         return _rebuild_corrupt, (str(self), self.what, self.shard, self.user_id, self.start, self.end)
 
 
-def _rebuild_corrupt(message: str, what: str, shard: int, user_id: int, start: int, end: int) -> CorruptChunkError:
+def _rebuild_corrupt(message: str, what: str, shard: int, user_id: int | str, start: int, end: int) -> CorruptChunkError:
     error = CorruptChunkError(what, shard=shard, user_id=user_id, start=start, end=end)
     error.args = (message,)
     return error

@@ -20,8 +20,10 @@ from uihkv.chunk import MAX_EVENT_RAW_BYTES
 from uihkv.distinct import as_bytes
 from uihkv.dtypes import BFLOAT16, bfloat16_to_float32, float32_to_bfloat16
 from uihkv.errors import SchemaError
+from uihkv.names import BatchNames, parse_names
 from uihkv.schema import TS, USER_ID, VISIBLE_AT, Column, Schema
 from uihkv.texts import parse_texts
+from uihkv.userids import STRING
 
 Int64s = NDArray[np.int64]
 Array = NDArray[Any]
@@ -36,6 +38,8 @@ class Events:
         columns: ``[n, *shape]`` by name, C-contiguous; of varying columns (ragged, ``bytes`` and ``string``) the
             elements of all events.
         lists: int64[n+1], by name, where the elements of each event of a varying column begin; from 0.
+        names: of parsed events of a store with string user ids: whose they are. ``user_id`` is then the hashes, which
+            say the shard; a shard puts its numbers in their place. Rows that are taken have no names.
 
     """
 
@@ -44,6 +48,7 @@ class Events:
     visible_at: Int64s
     columns: Mapping[str, Array]
     lists: Mapping[str, Int64s]
+    names: BatchNames | None = None
 
     def __len__(self) -> int:
         return len(self.user_id)
@@ -109,7 +114,12 @@ def parse_events(schema: Schema, data: Any, visible_at: Any) -> Events:
     for name in (USER_ID, TS):
         if name not in given:
             raise SchemaError(f"column {name!r} is missing; every event has a user_id and a ts")
-    user_id = _parse_fixed(Column("_", "int64"), USER_ID, given[USER_ID], None)
+    names = None
+    if schema.user_id == STRING:
+        names = parse_names(given[USER_ID])
+        user_id = names.number[names.code]
+    else:
+        user_id = _parse_fixed(Column("_", "int64"), USER_ID, given[USER_ID], None)
     n = len(user_id)
     ts = _parse_time(TS, given[TS], n)
     visible = np.empty(0, np.int64) if visible_at is None else _parse_time(VISIBLE_AT, visible_at, n)
@@ -125,13 +135,13 @@ def parse_events(schema: Schema, data: Any, visible_at: Any) -> Events:
             else:
                 columns[column.name] = np.full((n, *column.shape), column.default_element, column.numpy_dtype)
         elif column.coded:
-            columns[column.name], lists[column.name] = parse_texts(column, given[column.name], n)
+            columns[column.name], lists[column.name] = parse_texts(column.dtype, column.name, given[column.name], n)
         elif column.ragged:
             values, offsets = _parse_ragged(column, given[column.name], n)
             columns[column.name], lists[column.name] = values, offsets
         else:
             columns[column.name] = _parse_fixed(column, column.name, given[column.name], n)
-    return Events(user_id, ts, visible, columns, lists)
+    return Events(user_id, ts, visible, columns, lists, names)
 
 
 def _columns_of(data: Any) -> dict[str, Any]:

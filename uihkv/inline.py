@@ -31,6 +31,7 @@ from uihkv.eventcolumns import EventColumns, arrow_type, restrict_schema
 from uihkv.events import parse_events
 from uihkv.histories import Histories
 from uihkv.kernels.select import draw_events, keep_newest
+from uihkv.names import numbers_of
 from uihkv.pointers import Pointers, as_int64
 from uihkv.projection import Projection
 from uihkv.schema import TS, USER_ID, VISIBLE_AT, Schema
@@ -102,7 +103,7 @@ class InlineTail:
             raise PointerError(f"row {row}: inline_start is {int(starts[row])}; versions start at 0")
         owner: Any = np.zeros(int(bounds[-1]), np.int64)
         if schema.user_id != "int64":
-            owner = [""] * int(bounds[-1])
+            owner = ["-"] * int(bounds[-1])
         events = parse_events(restrict_schema(schema, columns), {USER_ID: owner, **columns}, visible_at)
         names = [TS, *([] if visible_at is None else [VISIBLE_AT]), *(one for one in schema.names if one in columns)]
         return cls(starts, bounds, EventColumns.of_events(events, names))
@@ -360,7 +361,7 @@ def _draw(
     counts = np.empty(len(pointers), np.int64)
     chosen = np.empty(len(rows), np.bool_)
     draw_events(
-        np.diff(offsets), pointers.user_id, pointers.version, sample.seed, epoch, sample.threshold(max_len),
+        np.diff(offsets), numbers_of(pointers.user_id), pointers.version, sample.seed, epoch, sample.threshold(max_len),
         float(max_len) ** sample.alpha, counts, chosen,
     )  # fmt: skip
     drawn = np.zeros_like(offsets)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uihkv.errors import PointerError
+from uihkv.userids import UserIds, concat_ids, equal_ids, parse_strings, to_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,11 +50,23 @@ def as_int64(values: ArrayLike, name: str) -> Int64s:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
+def as_user_ids(values: ArrayLike, name: str) -> UserIds:
+    """Flat column of user ids: int64 from integers that fit, or strings from str.
+
+    Raises:
+        PointerError: for another shape or type, or a value that int64 cannot hold.
+
+    """
+    strings = parse_strings(values, name)
+    return as_int64(values, name) if strings is None else strings
+
+
 class Pointers:
     """A batch of versioned pointers.
 
     Args:
-        user_id: int64[B], or a single id.
+        user_id: int64[B], or B strings (kept as a numpy array of ``StringDType``), as the store's ids are; or a single
+            id.
         version: int64[B], 0 or more; ``v`` names the first ``v`` events of the history.
         last_ts: int64[B] in the store's time unit, the ``ts`` of event ``version - 1``, by which a read
             proves that it rebuilt the right prefix; None: the read proves nothing. Of version 0 it is 0.
@@ -65,12 +78,12 @@ class Pointers:
 
     __slots__ = ("last_ts", "user_id", "version")
 
-    user_id: Int64s
+    user_id: UserIds
     version: Int64s
     last_ts: Int64s | None
 
     def __init__(self, user_id: ArrayLike, version: ArrayLike, last_ts: ArrayLike | None = None) -> None:
-        self.user_id = as_int64(user_id, "user_id")
+        self.user_id = as_user_ids(user_id, "user_id")
         self.version = as_int64(version, "version")
         self.last_ts = None if last_ts is None else as_int64(last_ts, "last_ts")
         lengths = {len(self.user_id), len(self.version)}
@@ -105,7 +118,7 @@ class Pointers:
             return NotImplemented
         if (self.last_ts is None) != (other.last_ts is None):
             return False
-        same = np.array_equal(self.user_id, other.user_id) and np.array_equal(self.version, other.version)
+        same = equal_ids(self.user_id, other.user_id) and np.array_equal(self.version, other.version)
         if self.last_ts is None or other.last_ts is None:
             return same
         return same and np.array_equal(self.last_ts, other.last_ts)
@@ -123,7 +136,7 @@ class Pointers:
             return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
         last = [part.last_ts for part in parts if part.last_ts is not None]
         return cls(
-            np.concatenate([part.user_id for part in parts]),
+            concat_ids([part.user_id for part in parts]),
             np.concatenate([part.version for part in parts]),
             np.concatenate(last) if len(last) == len(parts) else None,
         )
@@ -133,7 +146,7 @@ class Pointers:
         """Pointers from the columns ``user_id``, ``version`` and, if there, ``last_ts``.
 
         Raises:
-            PointerError: for a missing column, nulls, or a type that is not an integer.
+            PointerError: for a missing column, nulls, or a type that is not an integer, nor, of ``user_id``, a string.
 
         """
         columns: dict[str, NDArray[Any]] = {}
@@ -148,7 +161,11 @@ class Pointers:
             column = table.column(name)
             if column.null_count:
                 raise PointerError(f"column {name!r} has {column.null_count} nulls; pointers have none")
-            columns[name] = column.to_numpy(zero_copy_only=False) if len(column) else np.empty(0, np.int64)
+            strings = parse_strings(column, name) if name == "user_id" else None
+            if strings is not None:
+                columns[name] = strings
+            else:
+                columns[name] = column.to_numpy(zero_copy_only=False) if len(column) else np.empty(0, np.int64)
         return cls(columns["user_id"], columns["version"], columns.get("last_ts"))
 
     def pack(self) -> bytes:
@@ -182,10 +199,10 @@ class Pointers:
         return cls(words[:, 0].copy(), words[:, 1].copy(), words[:, 2].copy())
 
     def to_arrow(self) -> pa.Table:
-        """Arrow table with ``user_id``, ``version`` and, if known, ``last_ts``, all int64."""
+        """Arrow table with ``user_id`` (int64 or large_string), ``version`` and, if known, ``last_ts`` (int64)."""
         import pyarrow as pa
 
-        columns = {"user_id": self.user_id, "version": self.version}
+        columns = {"user_id": to_arrow(self.user_id), "version": self.version}
         if self.last_ts is not None:
             columns["last_ts"] = self.last_ts
         return pa.table(columns)

@@ -31,10 +31,12 @@ from uihkv.errors import PointerError, SchemaError, TrimmedError, UihkvError
 from uihkv.formats import list_files, open_source
 from uihkv.formats.source import Source, Wanted, as_ticks, read_batches
 from uihkv.manifest import sync_directory
-from uihkv.pointers import Pointers, as_int64
+from uihkv.pointers import Pointers, as_int64, as_user_ids
 from uihkv.schema import USER_ID
 from uihkv.snapshot import Snapshot
 from uihkv.store import Store
+from uihkv.texts import is_text
+from uihkv.userids import INT64, UserIds
 from uihkv.walk import count_late_events
 
 BATCH_ROWS = 1 << 18
@@ -89,13 +91,14 @@ class _Tally:
 
     def __init__(self) -> None:
         self._versions = np.zeros(1, np.int64)
-        self._users = np.empty(0, np.int64)
+        self._users: UserIds = np.empty(0, np.int64)
 
     def add(self, pointers: Pointers) -> None:
         counts = np.bincount(pointers.version, minlength=len(self._versions))
         counts[: len(self._versions)] += self._versions
         self._versions = counts
-        self._users = np.union1d(self._users, pointers.user_id)
+        users = np.unique(pointers.user_id)
+        self._users = np.union1d(self._users, users) if len(self._users) else users
 
     def result(self, files: int, snapshot: Snapshot) -> ResolveResult:
         rows = int(self._versions.sum())
@@ -156,7 +159,7 @@ def resolve_file(
         raise SchemaError(f"batch_rows is {batch_rows!r}; 1 or more rows are expected")
     target = Path(out)
     sources = [open_source(file, Wanted(), "parquet") for file in list_files(path, "parquet")]
-    schema = _plan_output(sources, user_id, as_of)
+    schema = _plan_output(sources, user_id, as_of, store.schema.user_id)
     check_output(target, sources, force)
     total = sum(source.rows for source in sources)
     tally = _Tally()
@@ -175,15 +178,17 @@ def resolve_file(
         return tally.result(len(sources), snapshot)
 
 
-def _plan_output(sources: Sequence[Source], user_id: str, as_of: str) -> Any:
+def _plan_output(sources: Sequence[Source], user_id: str, as_of: str, user_kind: str) -> Any:
     """The Arrow schema of the output; refuses files that do not have the columns for it."""
     first = sources[0]
     check_same_columns(sources)
-    for name, wanted, clock in ((user_id, "an integer", False), (as_of, "an integer or a timestamp", True)):
+    wanted_id = "an integer" if user_kind == INT64 else "a string"
+    for name, wanted, clock in ((user_id, wanted_id, False), (as_of, "an integer or a timestamp", True)):
         if name not in first.names:
             raise SchemaError(f"{first.path}: no column {name!r}; the file has {', '.join(first.names)}")
         kind = first.schema.field(name).type
-        if not (pa.types.is_integer(kind) or (clock and pa.types.is_timestamp(kind))):
+        fits = pa.types.is_integer(kind) if clock or user_kind == INT64 else is_text(kind)
+        if not (fits or (clock and pa.types.is_timestamp(kind))):
             raise SchemaError(f"{first.path}: column {name!r} is {kind}, {wanted} is expected; convert it first")
     taken = [name for name in ADDED if name in first.names]
     if taken:
@@ -241,7 +246,7 @@ def _resolve_rows(
     begin = 0
     for table in read_batches(source, batch_rows):
         try:
-            users = _parse_integers(table.column(user_id), user_id, begin)
+            users = _parse_users(table.column(user_id), user_id, begin)
             ticks = as_ticks(table.column(as_of), snapshot.schema.time_unit, as_of)
             moments = _parse_integers(ticks, as_of, begin)
         except (SchemaError, PointerError) as error:
@@ -254,11 +259,23 @@ def _resolve_rows(
         begin += table.num_rows
 
 
-def _parse_integers(column: Any, name: str, begin: int) -> Int64s:
-    """A column of integers without nulls: int64[n]."""
+def _parse_users(column: Any, name: str, begin: int) -> UserIds:
+    """A column of user ids without nulls."""
+    if not is_text(column.type):
+        return _parse_integers(column, name, begin)
+    _refuse_nulls(column, name, begin)
+    return as_user_ids(column, f"column {name!r}")
+
+
+def _refuse_nulls(column: Any, name: str, begin: int) -> None:
     if column.null_count:
         row = begin + column.is_null().index(True).as_py()
         raise SchemaError(f"column {name!r}: row {row} is null; every example needs a user and a moment")
+
+
+def _parse_integers(column: Any, name: str, begin: int) -> Int64s:
+    """A column of integers without nulls: int64[n]."""
+    _refuse_nulls(column, name, begin)
     return as_int64(column.to_numpy(), f"column {name!r}")
 
 

@@ -105,6 +105,7 @@ class UserParts:
         found = shard.list_values(transaction) if users is None else shard.list_keys(transaction, users)
         self.users = found.tails
         self.entries = Entries(shard.number, (found.user, found.start, found.end), self.users)
+        self.entries.name_of = lambda _, user: shard.names.name_of(transaction, user)
         self.first_chunk = np.append(np.searchsorted(found.user, self.users), len(found.user))
         self.row = np.searchsorted(self.users, found.user)
 

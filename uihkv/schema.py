@@ -19,6 +19,7 @@ import numpy as np
 
 from uihkv.dtypes import BFLOAT16, CODED, DTYPES, default_bytes, element_type, float32_to_bfloat16, parse_default
 from uihkv.errors import FormatError, SchemaError
+from uihkv.userids import KINDS
 
 TS = "ts"
 VISIBLE_AT = "visible_at"
@@ -155,7 +156,7 @@ class Schema:
     Args:
         columns: the columns beside ``ts`` and ``visible_at``; at least one, at most 1,000, unique names.
         time_unit: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``: the unit of both clocks.
-        user_id: ``"int64"``.
+        user_id: ``"int64"``, or ``"string"``: ids of 1 to 480 bytes of UTF-8.
         ids: which column each of them is in the store's history of schemas: unique and 0 or more. A name that was
             dropped and added again has another id, so that old events do not come back under it. None: a first
             schema's, 0, 1 and so on. Schemas that differ in ids alone are equal.
@@ -195,8 +196,8 @@ class Schema:
             raise SchemaError(f"column names {twice} stand more than once; names are unique")
         if not isinstance(time_unit, str) or time_unit not in TIME_UNITS:
             raise SchemaError(f"time_unit {time_unit!r} is not one of {', '.join(TIME_UNITS)}")
-        if user_id != "int64":
-            raise SchemaError(f"user_id {user_id!r} is not supported; use 'int64'")
+        if user_id not in KINDS:
+            raise SchemaError(f"user_id {user_id!r} is not supported; one of {', '.join(KINDS)} is expected")
         numbers = tuple(range(len(columns))) if ids is None else tuple(ids)
         if len(numbers) != len(columns) or len(set(numbers)) != len(columns) or min(numbers) < 0:
             raise SchemaError(f"ids {numbers} are not {len(columns)} different numbers of 0 or more")
@@ -265,9 +266,10 @@ class Schema:
     def from_toml(cls, path: str | Path) -> Schema:
         """Read a schema file.
 
-        The file names the clocks' unit and the columns in order::
+        The file names the clocks' unit, the type of user ids and the columns in order::
 
             time_unit = "ms"
+            user_id = "int64"
             [columns]
             item_id = "int64"
             dwell   = { dtype = "float32", default = 0.0 }

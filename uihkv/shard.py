@@ -35,6 +35,7 @@ from uihkv.errors import FormatError, StoreFullError
 from uihkv.events import Events
 from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.kernels.plan import lift_visible
+from uihkv.nametable import NameTable
 from uihkv.schema import TS, VISIBLE_AT
 from uihkv.sources import UNKNOWN, SourceRecord
 from uihkv.tree import list_values
@@ -108,6 +109,7 @@ class Shard:
             self._chunks, self._tails, self._sources = (
                 self._environment.open_db(name, create=create) for name in (_CHUNKS, _TAILS, b"sources")
             )
+            self.names = NameTable(self._environment, number, create=create)
         except lmdb.Error as error:
             close_environment(path)
             raise FormatError(f"{path} is not a shard of a uihkv store ({error})") from error
@@ -192,6 +194,7 @@ class Shard:
     def _find_tails(self, transaction: Any, users: Int64s) -> Entries:
         """Entries of these users' tails; address 0 for users without one."""
         entries = Entries(self.number, _NO_CHUNKS, users)
+        entries.name_of = lambda _, user: self.names.name_of(transaction, user)
         packed = keys.tail_keys(users)
         with transaction.cursor(db=self._tails) as cursor:
             _fill(cursor, packed, keys.TAIL_KEY_BYTES, np.arange(len(users)), entries)
@@ -356,7 +359,8 @@ class Shard:
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""
         with self._environment.begin() as transaction:
-            stats = [transaction.stat(db) for db in (self._chunks, self._tails, self._sources)]
+            databases = (self._chunks, self._tails, self._sources, *self.names.databases)
+            stats = [transaction.stat(db) for db in databases]
         used = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
         return used, int(stats[0]["psize"])
 

@@ -41,11 +41,14 @@ from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
 from uihkv.kernels.plan import count_slices, cut_windows, plan_slices
 from uihkv.kernels.resolve import find_versions, group_rows, take_last
-from uihkv.pointers import Pointers, as_int64
+from uihkv.lookup import UserLookup
+from uihkv.names import numbers_of
+from uihkv.pointers import Pointers, as_int64, as_user_ids
 from uihkv.projection import Projection
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
+from uihkv.userids import UserIds, is_string
 
 if TYPE_CHECKING:
     from uihkv.inline import InlineTail
@@ -90,6 +93,7 @@ class Snapshot:
         self._transactions: list[Any] = []
         self._newest_listing = NewestListing() if newest is None else newest
         self._directory_made: SnapshotDirectory | None = None
+        self._lookup_made: UserLookup | None = None
         try:
             for shard in self._shards:
                 self._transactions.append(shard.begin_read())
@@ -122,7 +126,7 @@ class Snapshot:
             for transaction in self._transactions:
                 transaction.abort()
             self._transactions = []
-            self._directory_made = None
+            self._directory_made = self._lookup_made = None
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -149,10 +153,35 @@ class Snapshot:
 
     # -- versions -----------------------------------------------------------------------------------
 
-    def users(self) -> Int64s:
-        """All users that have a history, ascending: int64[users]; also those of whose events none is left."""
+    def users(self) -> UserIds:
+        """All users that have a history, ascending: int64[users] or strings; also those who have no events left."""
         with self._open():
-            return np.sort(self._directory().users)
+            return self._lookup(self._directory()).users()
+
+    def find_users(self, user_ids: ArrayLike) -> tuple[Int64s, NDArray[np.bool_]]:
+        """The numbers by which the store keeps these users, int64[B], and which of them it knows: bool[B].
+
+        An int64 id is its own number, known or not.
+
+        Raises:
+            PointerError: for ids that are not of the store's kind.
+
+        """
+        users = as_user_ids(user_ids, "user_ids")
+        with self._open():
+            directory = self._directory()
+            row = self._lookup(directory).rows_of(users)
+            if not is_string(users):
+                return users, np.ones(len(users), np.bool_)
+            found = np.zeros(len(users), np.int64)
+            found[row >= 0] = directory.users[row[row >= 0]]
+            return found, row >= 0
+
+    def _lookup(self, directory: SnapshotDirectory) -> UserLookup:
+        with self._condition:
+            if self._lookup_made is None:
+                self._lookup_made = UserLookup(self.schema.user_id, directory, self._shards, self._transactions)
+            return self._lookup_made
 
     def head(self, user_ids: ArrayLike) -> Pointers:
         """Pointers to everything this snapshot has of these users: the logged channel.
@@ -160,16 +189,16 @@ class Snapshot:
         Where all events of a user are trimmed, ``last_ts`` is 0 and means nothing: a read of the pointer says so.
 
         Args:
-            user_ids: int64[B]; a user without a history gets version 0.
+            user_ids: int64[B], or strings, as the store's ids are; a user without a history gets version 0.
 
         Raises:
-            PointerError: when the ids are not integers.
+            PointerError: when the ids are not of the store's kind.
 
         """
-        users = as_int64(user_ids, "user_ids")
+        users = as_user_ids(user_ids, "user_ids")
         with self._open():
             directory = self._directory()
-            row = directory.rows_of(users)
+            row = self._lookup(directory).rows_of(users)
             version = self._heads(directory, row)
             last_ts = self._last_ts(directory, row, version)
         return Pointers(users, version, last_ts)
@@ -182,7 +211,7 @@ class Snapshot:
         An event visible at that very moment is not in the prefix: ties are out.
 
         Args:
-            user_ids: int64[B]; a user without a history gets version 0.
+            user_ids: int64[B], or strings, as the store's ids are; a user without a history gets version 0.
             as_of: int64[B] or one moment for all, in the store's time unit.
             delay: how much later than its visible time an event reaches the serving side; 0 or more.
             on_trimmed: where trimmed events would tell the version, because none of those that are left was visible:
@@ -195,7 +224,7 @@ class Snapshot:
 
         """
         check_on_trimmed(on_trimmed)
-        users = as_int64(user_ids, "user_ids")
+        users = as_user_ids(user_ids, "user_ids")
         moment = as_int64(as_of, "as_of")
         if len(moment) == 1 and len(users) != 1:
             moment = np.full(len(users), moment[0])
@@ -208,14 +237,14 @@ class Snapshot:
         moment = np.where(moment < floor + delay, floor, moment - delay)
         with self._open():
             directory = self._directory()
-            row = directory.rows_of(users)
+            row = self._lookup(directory).rows_of(users)
             version, last_ts = self._resolve(directory, row, moment)
             base = bases_of(directory, row)
             unknown = (base > 0) & (version <= base)
             if on_trimmed == "raise" and unknown.any():
                 at = int(np.argmax(unknown))
                 raise TrimmedError(
-                    f"row {at}: of user {int(users[at])} the events below version {int(base[at])} are trimmed, and "
+                    f"row {at}: of user {users[at]} the events below version {int(base[at])} are trimmed, and "
                     f"none of the others was visible before {int(moment[at])}: how many were is no longer known; "
                     "resolve with on_trimmed='truncate', or leave the example out"
                 )
@@ -374,7 +403,7 @@ class Snapshot:
         on_missing: str, on_trimmed: OnTrimmed, since: Int64s | None, out: Histories | None,
     ) -> Histories:  # fmt: skip
         directory = self._directory()
-        row = directory.rows_of(pointers.user_id)
+        row = self._lookup(directory).rows_of(pointers.user_id)
         prefix = self._newest(directory, row, pointers, None if projection.selects else projection.max_len, on_missing)
         if since is not None:
             prefix = prefix.since(since)
@@ -418,7 +447,7 @@ class Snapshot:
         if past >= 0 and on_missing == "raise":
             head = int(entries.end[entries.first_tail + row[past]]) if row[past] >= 0 else 0
             raise PointerError(
-                f"row {past}: user {int(pointers.user_id[past])} has {head} events in this snapshot, the pointer names "
+                f"row {past}: user {pointers.user_id[past]} has {head} events in this snapshot, the pointer names "
                 f"version {int(pointers.version[past])}; take a newer snapshot, or read with on_missing='empty'"
             )
         return Windows(row, low, high, offsets[:-1], offsets)
@@ -445,7 +474,7 @@ class Snapshot:
                     raise trimmed_error(directory, prefix.row, pointers, at)
         if projection.sample is not None and projection.max_len is not None:
             windows = draw_sample(
-                windows, pointers.user_id, pointers.version, projection.sample, projection.max_len, epoch
+                windows, numbers_of(pointers.user_id), pointers.version, projection.sample, projection.max_len, epoch
             )
         return windows
 
@@ -484,7 +513,7 @@ class Snapshot:
         if wrong.any():
             place = int(np.flatnonzero(wrong)[0])
             raise PointerError(
-                f"row {place}: event {int(window.high[place]) - 1} of user {int(pointers.user_id[place])} has ts "
+                f"row {place}: event {int(window.high[place]) - 1} of user {pointers.user_id[place]} has ts "
                 f"{int(found[place])}, the pointer's last_ts is {int(pointers.last_ts[place])}; the pointer "
                 "is of another store, or of a history that was rebuilt: resolve it again"
             )

@@ -56,7 +56,7 @@ from uihkv.manifest import (
     sync_directory,
     write_manifest,
 )
-from uihkv.pointers import as_int64
+from uihkv.pointers import as_int64, as_user_ids
 from uihkv.schema import TIME_UNITS, Column, Schema
 from uihkv.sources import NONE, home_of, offset_done
 
@@ -349,7 +349,9 @@ class Store:
 
     def shard_of(self, user_ids: ArrayLike) -> NDArray[np.int64]:
         """Shard of each user: int64[B], the same on every machine."""
-        return keys.shard_of(as_int64(user_ids, "user_ids"), self.shards)
+        from uihkv.names import numbers_of
+
+        return keys.shard_of(numbers_of(as_user_ids(user_ids, "user_ids")), self.shards)
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -473,11 +475,15 @@ class Store:
                             continue
                         shard.put_source(transaction, source, replace(record, own=offset))
                     if len(rows):
+                        mine = events.take(rows)
+                        if events.names is not None:
+                            users = shard.names.assign(transaction, events.names, rows, self.shards)
+                            mine = replace(mine, user_id=users)
                         results.append(
                             shard.append(
                                 transaction,
                                 layouts,
-                                events.take(rows),
+                                mine,
                                 self._manifest.chunk_events,
                                 self._manifest.compress,
                             )
@@ -596,7 +602,7 @@ class Store:
         from uihkv.trim import trim_users
 
         self._check_writable()
-        users = as_int64(user_id, "user_id")
+        users = as_user_ids(user_id, "user_id")
         before = None if before_version is None else as_int64(before_version, "before_version")
         if before is not None and len(before) == 1:
             before = np.full(len(users), before[0])
@@ -604,7 +610,9 @@ class Store:
             raise PointerError(
                 f"{len(users)} user_id and {len(before)} before_version; give one a user, or one for all"
             )
-        return trim_users(self.shard_access(), users, before)
+        with self.snapshot() as snapshot:
+            users, known = snapshot.find_users(users)
+        return trim_users(self.shard_access(), users[known], None if before is None else before[known])
 
     def trim_by_age(self, visible_before: int, *, progress: Progress | None = None) -> TrimResult:
         """Remove the events of all users that became visible before a moment: retention.

@@ -19,16 +19,16 @@ from uihkv.chunk import MAX_EVENT_RAW_BYTES
 from uihkv.distinct import Bytes
 from uihkv.dtypes import BYTES, STRING
 from uihkv.errors import SchemaError
-from uihkv.schema import Column
 
 Int64s = NDArray[np.int64]
 
 
-def parse_texts(column: Column, values: Any, n: int | None) -> tuple[Bytes, Int64s]:
+def parse_texts(dtype: str, name: str, values: Any, n: int | None) -> tuple[Bytes, Int64s]:
     """Values of n rows: their bytes back to back, uint8, and int64[n+1], where each begins.
 
     Args:
-        column: ``bytes`` or ``string``.
+        dtype: ``bytes`` or ``string``.
+        name: of the column, for messages.
         values: a column as a user has it.
         n: rows that are expected; None: any number.
 
@@ -36,12 +36,11 @@ def parse_texts(column: Column, values: Any, n: int | None) -> tuple[Bytes, Int6
         SchemaError: for something else, nulls, bytes that are not UTF-8, or values that are too long.
 
     """
-    name = column.name
     if _is_pair(values):
         values = _arrow_of_pair(name, *values)
     elif type(values).__module__.split(".")[0] != "pyarrow":
-        values = _arrow_of_rows(column, values)
-    flat, offsets = flatten_arrow(name, values, column.dtype)
+        values = _arrow_of_rows(dtype, name, values)
+    flat, offsets = flatten_arrow(name, values, dtype)
     if n is not None and len(offsets) - 1 != n:
         raise SchemaError(f"column {name!r} has {len(offsets) - 1} values, {n} are expected; one an event")
     longest = int(np.diff(offsets).max(initial=0))
@@ -66,26 +65,23 @@ def _arrow_of_pair(name: str, values: NDArray[Any], offsets: NDArray[Any]) -> An
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(where) - 1, buffers)
 
 
-def _arrow_of_rows(column: Column, values: Any) -> Any:
+def _arrow_of_rows(dtype: str, name: str, values: Any) -> Any:
     """An Arrow array of a list or a numpy array."""
     import pyarrow as pa
 
-    name = column.name
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
         raise SchemaError(f"column {name!r}: {values!r} given; a list or array of str or bytes is expected")
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise SchemaError(f"column {name!r}: some values are masked; fill or drop them")
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
-            raise SchemaError(
-                f"column {name!r} has shape {values.shape}; one {column.dtype} value an event is expected"
-            )
+            raise SchemaError(f"column {name!r} has shape {values.shape}; one {dtype} value an event is expected")
         if values.dtype.kind not in "USOT" and len(values):
             raise SchemaError(f"column {name!r}: {values.dtype} given; str or bytes are expected")
     try:
         if isinstance(values, np.ndarray):
             values = _without_width(values)
-        text = column.dtype == STRING or (isinstance(values, np.ndarray) and values.dtype.kind == "T")
+        text = dtype == STRING or (isinstance(values, np.ndarray) and values.dtype.kind == "T")
         return pa.array(values, pa.large_string() if text else pa.large_binary())
     except (pa.ArrowException, UnicodeError, TypeError, ValueError) as error:
         raise SchemaError(f"column {name!r}: {error}; str or bytes are expected") from None

@@ -92,8 +92,9 @@ def _check_borders(view: ShardView, users: Int64s, border: Int64s) -> None:
     past = np.flatnonzero(known & (border > head))
     if len(past):
         at = int(past[0])
+        user = view.shard.names.name_of(view.transaction, int(users[at]))
         raise PointerError(
-            f"user {int(users[at])} has {int(head[at])} events, before_version is {int(border[at])}; nothing was "
+            f"user {user} has {int(head[at])} events, before_version is {int(border[at])}; nothing was "
             "trimmed: give a version up to the head, or None for all of them"
         )
 

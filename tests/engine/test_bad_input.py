@@ -376,7 +376,7 @@ BAD_CALLS: dict[str, tuple[type[Exception], Any, str]] = {
         "list given as projection; a uihkv",
     ),
     "a pair for pointers": (PointerError, lambda s: s.read(([1], [1])), "tuple given; Pointers are expected"),
-    "users of text": (PointerError, lambda s: s.head(["a"]), "user_ids has dtype <U1; integers are expected"),
+    "users of text": (PointerError, lambda s: s.head(["a"]), "given are string, this store's are int64"),
     "users of floats": (PointerError, lambda s: s.head([1.0]), "user_ids has dtype float64; integers are expected"),
     "users in a table": (PointerError, lambda s: s.head([[1], [2]]), r"user_ids has shape \(2, 1\); a flat array"),
     "ragged users": (PointerError, lambda s: s.head([[1], [2, 3]]), "user_ids has rows of unequal shape; a flat array"),

@@ -20,6 +20,11 @@ USERS = (-(2**63), -5, -1, 0, 1, 7, 10**12, 2**63 - 1)
 STRANGER = 99
 """A user who never has an event."""
 
+NAMED_USERS = ("a", "b", "7", "-1", "user 1234567890", "Ω\0", "é" * 240, "x" * 480)
+"""The same for string ids: as short and as long as they may be, and whatever bytes."""
+
+NAMED_STRANGER = "nobody"
+
 MOMENTS = st.one_of(st.integers(0, 30), st.sampled_from([0, 1000, 10**12, 2**62, 2**63 - 1]))
 """Times: close together, so that ties and late events are the rule, and now and then far off."""
 
@@ -29,6 +34,14 @@ TEXTS: dict[str, st.SearchStrategy[Any]] = {
     "bytes": st.sampled_from([b"", b"\0", b"\xff" * 20]) | st.binary(max_size=9),
 }
 """Few values, so that they repeat, and any."""
+
+
+def users_of(schema: Schema) -> tuple[Any, ...]:
+    return USERS if schema.user_id == "int64" else NAMED_USERS
+
+
+def stranger_of(schema: Schema) -> Any:
+    return STRANGER if schema.user_id == "int64" else NAMED_STRANGER
 
 
 @dataclass(frozen=True)
@@ -91,16 +104,18 @@ def columns(draw: st.DrawFn, name: str) -> Column:
 
 
 @st.composite
-def schemas(draw: st.DrawFn) -> Schema:
-    return Schema([draw(columns(name)) for name in ("a", "b", "c")[: draw(st.integers(1, 3))]])
+def schemas(draw: st.DrawFn, user_ids: tuple[str, ...] = ("int64",)) -> Schema:
+    drawn = [draw(columns(name)) for name in ("a", "b", "c")[: draw(st.integers(1, 3))]]
+    return Schema(drawn, user_id=draw(st.sampled_from(user_ids)))
 
 
 @st.composite
 def batches(draw: st.DrawFn, schema: Schema, max_rows: int = 20) -> Batch:
     n = draw(st.integers(0, max_rows))
-    users = draw(st.lists(st.sampled_from(USERS), min_size=1, max_size=3))
+    users = draw(st.lists(st.sampled_from(users_of(schema)), min_size=1, max_size=3))
+    ids = draw(st.lists(st.sampled_from(users), min_size=n, max_size=n))
     rows: dict[str, Any] = {
-        "user_id": np.array(draw(st.lists(st.sampled_from(users), min_size=n, max_size=n)), np.int64),
+        "user_id": np.array(ids, np.int64 if schema.user_id == "int64" else np.dtypes.StringDType()),
         "ts": draw(hnp.arrays(np.int64, n, elements=MOMENTS)),
     }
     for column in schema.columns:

@@ -79,7 +79,9 @@ def _choose_columns(schema: Schema, columns: str | None) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name not in CLOCKS)
 
 
-def _read(store: Store, user: int, version: int | None, last: int, names: tuple[str, ...]) -> tuple[int, Histories]:
+def _read(
+    store: Store, user: int | str, version: int | None, last: int, names: tuple[str, ...]
+) -> tuple[int, Histories]:
     """The user's head, and the newest events of the version."""
     with store.snapshot() as snapshot:
         head = int(snapshot.head([user]).version[0])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from uihkv.cli.endings import CommandError
 from uihkv.schema import Schema
+from uihkv.userids import STRING
 
 
-def parse_user(schema: Schema, text: str) -> int:
+def parse_user(schema: Schema, text: str) -> int | str:
     """The user that a command names.
 
     Raises:
         CommandError: for what is no id of this store's kind.
 
     """
+    if schema.user_id == STRING:
+        return text
     try:
         user = int(text)
     except ValueError:

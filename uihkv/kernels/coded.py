@@ -345,3 +345,21 @@ def match_coded(
         for event in range(slice_to[i] - slice_from[i]):
             out[slice_out[i] + event] = start[codes[slice_from[i] + event]] == 1 if block >= 0 else default_met
     return _OK, 0
+
+
+@njit(nogil=True, cache=True)
+def match_names(values: Any, offsets: Any, some: Any, row: Any, address: Any, size: Any, same: Any) -> None:
+    """Whether some of the values are what lies at the addresses of their rows.
+
+    Args:
+        values, offsets: uint8 and int64[values + 1].
+        some, row: int64[n], which values, and the row that each is compared with.
+        address, size: int64[rows].
+        same: bool[n], output.
+
+    """
+    at = np.int64(values.ctypes.data)
+    for i in range(len(some)):
+        begin = offsets[some[i]]
+        length = offsets[some[i] + 1] - begin
+        same[i] = length == size[row[i]] and same_bytes(at + begin, address[row[i]], length)
