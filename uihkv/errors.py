@@ -53,7 +53,9 @@ class CorruptChunkError(UihkvError):
         return _rebuild_corrupt, (str(self), self.what, self.shard, self.user_id, self.start, self.end)
 
 
-def _rebuild_corrupt(message: str, what: str, shard: int, user_id: int | str, start: int, end: int) -> CorruptChunkError:
+def _rebuild_corrupt(
+    message: str, what: str, shard: int, user_id: int | str, start: int, end: int
+) -> CorruptChunkError:
     error = CorruptChunkError(what, shard=shard, user_id=user_id, start=start, end=end)
     error.args = (message,)
     return error

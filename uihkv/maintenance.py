@@ -155,13 +155,13 @@ class Problem:
 
     what: str
     shard: int | None = None
-    user_id: int | None = None
+    user_id: int | str | None = None
     start: int | None = None
     end: int | None = None
     repairable: bool = False
 
     @property
-    def place(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def place(self) -> tuple[int | None, int | str | None, int | None, int | None]:
         """Shard, user, start and end."""
         return self.shard, self.user_id, self.start, self.end
 

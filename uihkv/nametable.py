@@ -112,7 +112,19 @@ class NameTable:
         with transaction.cursor(db=self._ids) as cursor:
             return [bytes(name).decode(errors="replace") for name in cursor.iternext(keys=False, values=True)]
 
-    def find_faults(self, transaction: Any, users: Int64s, shards: int) -> Sequence[str]:
+    def number_of(self, transaction: Any, name: str) -> int:
+        """The number behind a name.
+
+        Raises:
+            FormatError: for a name without one.
+
+        """
+        key = transaction.get(name.encode(), db=self._names)
+        if key is None:
+            raise FormatError(f"shard {self._shard:04d}: no user {name!r}; restore this shard from a backup")
+        return int(keys.parse_tail_keys([self._checked(bytes(key), name.encode())])[0])
+
+    def find_faults(self, transaction: Any, users: Int64s) -> Sequence[str]:
         """What is wrong with the names of a shard whose users, by their tails, are these: a line each."""
         faults: list[str] = []
         with transaction.cursor(db=self._ids) as cursor:

@@ -7,7 +7,7 @@ Of the manifest: it can be read. Of each shard:
 2. chunks and tails: header and every block by their checksums, in the schema that they were written by; every value
    decodes; header and key agree;
 3. what is derived from the data is true to it: bounds of both clocks, zone maps; visible times ascend along a history;
-4. sources: names and offsets can be read.
+4. sources: names and offsets can be read; string user ids: each user has a name, and each name a number of its own.
 
 Damage below this, in LMDB's own pages, can kill whoever reads them. So the shards are checked in a process of their
 own; when it dies, the shard at fault is a problem like others, and the rest are checked by the next one.
@@ -46,6 +46,7 @@ from uihkv.rewrite import ShardAccess, UserParts, schema_versions
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.shard import Shard, read_ragged
 from uihkv.sources import NONE, SourceRecord
+from uihkv.userids import STRING
 
 Int64s = NDArray[np.int64]
 
@@ -200,6 +201,7 @@ class _Check:
         tail_keys = self._keys(databases[b"tails"], keys.TAIL_KEY_BYTES, "tails")
         self.users = keys.parse_tail_keys(tail_keys)
         self.entries = Entries(self.shard.number, keys.parse_chunk_keys(chunk_keys), self.users)
+        self.entries.name_of = lambda _, user: self.shard.names.name_of(self.transaction, user)
         self.chunks = np.arange(self.entries.first_tail)
         self.tails = np.arange(self.entries.first_tail, len(self.entries.user))
         self._check_users()
@@ -211,6 +213,9 @@ class _Check:
         self._decode_all()
         self._check_order()
         self._check_sources(databases[b"sources"])
+        if self.manifest.schema.user_id == STRING:
+            for fault in self.shard.names.find_faults(self.transaction, self.users):
+                self.tell(fault)
         report, entries = self.report, self.entries
         report.users, report.chunks = len(self.users), len(self.chunks)
         report.events = int((entries.end - entries.start)[self.sound].sum())
@@ -222,7 +227,7 @@ class _Check:
             self.report.problems.append(Problem(what, number))
             return
         entries = self.entries
-        user, start, end = int(entries.user[entry]), int(entries.start[entry]), int(entries.end[entry])
+        user, start, end = entries.user_of(entry), int(entries.start[entry]), int(entries.end[entry])
         known = end >= 0
         self.report.problems.append(
             Problem(what, number, user, start if known else None, end if known else None, repairable)
@@ -429,7 +434,8 @@ def repair_chunks(access: ShardAccess, problems: Sequence[Problem]) -> list[Prob
         if number is None or user is None:
             continue
         with access.writing(number) as view:
-            parts = UserParts(view, np.array([user], np.int64))
+            kept_as = view.shard.names.number_of(view.transaction, user) if isinstance(user, str) else user
+            parts = UserParts(view, np.array([kept_as], np.int64))
             parts.open(np.arange(len(parts.entries.user)))
             entries = parts.entries
             found = np.flatnonzero((entries.start == start) & (entries.end == end) & (entries.end > entries.start))

@@ -182,6 +182,21 @@ def items_kept(store: Store, user: str) -> list[int]:
 
 
 @pytest.mark.usefixtures("colliding")
+def test_copies_keep_the_names(store: Store, tmp_path: Path) -> None:
+    users = [f"user {n}" for n in range(30)]
+    append(store, users * 2)
+    store.trim(users[:10])
+    store.compact()
+    assert store.verify().ok
+    store.compact(copy_to=tmp_path / "copy")
+    with Store.open(tmp_path / "copy") as copy:
+        assert [items_kept(copy, user) for user in users] == [[]] * 10 + [[n, n + 30] for n in range(10, 30)]
+        append(copy, users, first=100)
+        assert items_kept(copy, "user 3") == [103]
+        assert copy.verify().ok
+
+
+@pytest.mark.usefixtures("colliding")
 def test_one_batch_may_hold_all_the_names_of_a_hash(store: Store) -> None:
     users = [f"user {n}" for n in range(40)]
     append(store, users * 2)
@@ -272,12 +287,15 @@ def test_a_user_without_a_name_is_damage(store: Store) -> None:
         first = snapshot._directory().first_user
         mine = users[first[number] : first[number + 1]]
     transaction = shard.begin_write()
-    assert shard.names.find_faults(transaction, mine, store.shards) == []
+    assert shard.names.find_faults(transaction, mine) == []
     transaction.delete(key, db=shard.names.databases[1])
-    assert len(shard.names.find_faults(transaction, mine, store.shards)) == 2
+    assert len(shard.names.find_faults(transaction, mine)) == 2
     transaction.commit()
     with store.snapshot() as snapshot, pytest.raises(FormatError, match="no name"):
         snapshot.head(["bob"])
+    report = store.verify()
+    assert [problem.shard for problem in report.problems] == [number, number]
+    assert "user 'bob' has a number that is not noted as his" in str(report.problems[0])
 
 
 # -- files, the loader, the command line ----------------------------------------------------------------

@@ -113,3 +113,15 @@ def test_mappings_that_cannot_be_are_refused(options: dict[str, Any], words: str
     file = write(tmp_path / "log.jsonl", [])
     with pytest.raises(SchemaError, match=words):
         import_log("jsonl", tmp_path / "store", file, **{"columns": SCHEMA, **options})
+
+
+def test_string_users_and_columns(tmp_path: Path) -> None:
+    schema = Schema([Column("page", "string", default="?"), Column("half", "bfloat16")], user_id="string")
+    lines = [{"user_id": f"user {n % 3}", "ts": 100 - n, "half": 0.5, "page": f"/{n}"} for n in range(9)]
+    del lines[4]["page"]
+    file = write(tmp_path / "log.jsonl", lines)
+    import_log("jsonl", tmp_path / "store", file, columns=schema, shards=2)
+    found = read(tmp_path / "store", ["user 0", "user 1", "user 9"])  # type: ignore[list-item]
+    rows = [0, 3, 6, 1, 4, 7]
+    assert found.strings("page").to_pylist() == [lines[row].get("page", "?") for row in rows]
+    assert found.dtype("half") == "bfloat16"

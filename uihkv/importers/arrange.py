@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from uihkv.aside import owned_folder
 from uihkv.keys import shard_of
+from uihkv.names import numbers_of
+from uihkv.pointers import as_user_ids
+from uihkv.userids import is_string
 
 PART_BYTES = 1 << 26
 MAX_PARTS = 256
@@ -97,13 +100,16 @@ class Arrangement:
             yield table.take(pa.array(self._order_of(table)))
 
     def _order_of(self, table: Any) -> NDArray[np.int64]:
-        keys = [table.column(name).to_numpy() for name in ("user_id", *self._keys)]
+        users = as_user_ids(table.column("user_id"), "user_id")
+        if is_string(users):
+            users = np.unique(users, return_inverse=True)[1]
+        keys = [users, *(table.column(name).to_numpy() for name in self._keys)]
         return np.lexsort(keys[::-1]).astype(np.int64, copy=False)
 
 
 def part_of_users(users: Any, parts: int) -> NDArray[np.int64]:
     """Part of each user: int64[n]. By the hash that gives shards, so that a part's users share a shard."""
-    return shard_of(users.to_numpy(), parts)
+    return shard_of(numbers_of(as_user_ids(users, "user_id")), parts)
 
 
 @contextmanager

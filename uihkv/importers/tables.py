@@ -91,7 +91,8 @@ def make_events(columns: Mapping[str, Any]) -> pa.RecordBatch:
 def arrow_type(schema: Schema, name: str) -> Any:
     """The Arrow type of a schema's column without a shape."""
     column = schema[name]
-    kinds = {"float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(), "bool": pa.bool_()}
+    kinds = {"bfloat16": pa.float32(), "bytes": pa.large_binary(), "string": pa.large_string()}
+    kinds |= {"float16": pa.float16(), "float32": pa.float32(), "float64": pa.float64(), "bool": pa.bool_()}
     kind = kinds.get(column.dtype) or getattr(pa, column.dtype)()
     return pa.list_(kind) if column.ragged else kind
 
