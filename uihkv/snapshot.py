@@ -368,7 +368,7 @@ class Snapshot:
         names = projection.resolve(self.schema)
         with self._open():
             directory = self._directory()
-            row = directory.rows_of(pointers.user_id)
+            row = self._lookup(directory).rows_of(pointers.user_id)
             asked = self._prepare(directory, row[row >= 0] + directory.entries.first_tail, always=True)
             prefix = self._newest(directory, row, pointers, projection.max_len, "empty")
             prefix = cut_prefixes(directory, prefix, pointers, "truncate", False)

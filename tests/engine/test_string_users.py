@@ -348,3 +348,11 @@ def test_the_command_line_shows_a_named_user(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "user zoë, version 1" in done.stdout and "vue" in done.stdout
+
+
+def test_pages_of_named_users_are_asked_for_ahead(store: Store) -> None:
+    append(store, USERS * 3)
+    with store.snapshot() as snapshot:
+        heads = snapshot.head([*USERS, "nobody"])
+        snapshot.prefetch(heads)
+        assert snapshot.read(heads).lengths.tolist() == [3] * 5 + [0]
