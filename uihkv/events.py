@@ -39,7 +39,7 @@ class Events:
             elements of all events.
         lists: int64[n+1], by name, where the elements of each event of a varying column begin; from 0.
         names: of parsed events of a store with string user ids: whose they are. ``user_id`` is then the hashes, which
-            say the shard; a shard puts its numbers in their place. Rows that are taken have no names.
+            say the shard; a shard puts its numbers in their place.
 
     """
 
@@ -70,11 +70,12 @@ class Events:
             width = values.dtype.itemsize
             gather_lists(values.view(np.uint8), offsets, rows, moved, width, elements.view(np.uint8))
             columns[name], lists[name] = elements, moved
-        return Events(self.user_id[rows], self.ts[rows], self.visible_at[rows], columns, lists)
+        names = None if self.names is None else self.names.take(rows)
+        return Events(self.user_id[rows], self.ts[rows], self.visible_at[rows], columns, lists, names)
 
     @classmethod
     def concat(cls, first: Events, second: Events) -> Events:
-        """The rows of both, in order."""
+        """The rows of both, in order; without names: of events that have their shard's numbers."""
         columns = {name: np.concatenate([first.columns[name], values]) for name, values in second.columns.items()}
         lists = {
             name: np.concatenate([first.lists[name], offsets[1:] + first.lists[name][-1]])

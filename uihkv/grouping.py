@@ -32,6 +32,7 @@ from uihkv import keys
 from uihkv.errors import StoreFullError
 from uihkv.events import Events
 from uihkv.formats.source import read_batches
+from uihkv.names import parse_names
 from uihkv.schema import TS, USER_ID, VISIBLE_AT
 
 Int64s = NDArray[np.int64]
@@ -40,6 +41,7 @@ HELD_BYTES = 64 << 20
 MAX_BUCKETS = 512
 """Most buckets that are dealt to at once; each is an open file."""
 _ORDER = "order"
+_NAME = "name"
 _SAMPLE = 1 << 19
 _FILL = 0.75  # of a load, so that few buckets outgrow it by the sample's error
 _INT64 = np.iinfo(np.int64)
@@ -267,7 +269,9 @@ def to_table(events: Events, order: Int64s) -> Any:
     columns: dict[str, Any] = {USER_ID: events.user_id, TS: events.ts, VISIBLE_AT: events.visible_at}
     if len(order):
         columns[_ORDER] = order
-    arrays = {name: pa.array(values) for name, values in columns.items()}
+    if events.names is not None:
+        columns[_NAME] = events.names.to_arrow()
+    arrays = {name: values if name == _NAME else pa.array(values) for name, values in columns.items()}
     for name, values in events.columns.items():
         if name in events.lists:
             array = pa.LargeListArray.from_arrays(events.lists[name], pa.array(values))
@@ -284,10 +288,14 @@ def from_table(table: Any) -> tuple[Events, Int64s]:
     columns: dict[str, NDArray[Any]] = {}
     lists: dict[str, Int64s] = {}
     clocks: dict[str, Int64s] = {}
+    names = None
     for name, column in zip(table.schema.names, table.columns, strict=True):
         array = column.combine_chunks()
         if isinstance(array, pa.ChunkedArray):
             array = pa.concat_arrays(array.chunks)
+        if name == _NAME:
+            names = parse_names(array)
+            continue
         given = name.removeprefix("column ")
         if pa.types.is_large_list(array.type):
             offsets = array.offsets.to_numpy()
@@ -300,7 +308,7 @@ def from_table(table: Any) -> tuple[Events, Int64s]:
             array = array.flatten()
         values = _values_of(array).reshape(-1, *shape) if shape else _values_of(array)
         (clocks if given == name else columns)[given] = values
-    events = Events(clocks[USER_ID], clocks[TS], clocks[VISIBLE_AT], columns, lists)
+    events = Events(clocks[USER_ID], clocks[TS], clocks[VISIBLE_AT], columns, lists, names)
     return events, clocks.get(_ORDER, np.empty(0, np.int64))
 
 

@@ -41,9 +41,11 @@ from uihkv.events import cast_exactly
 from uihkv.formats import Format, check_format, list_files
 from uihkv.grouping import UserSample, plan_buckets
 from uihkv.matching import EventFile, match_files, remaining
+from uihkv.names import parse_names
 from uihkv.schema import USER_ID
 from uihkv.shares import Grouping, Stage, Work, work_together
 from uihkv.store import Store
+from uihkv.userids import STRING
 
 BATCH_ROWS = 1 << 18
 
@@ -212,7 +214,11 @@ def _ingest_by_user(
         for column in file.read_users(work.batch_rows, first_row):
             if column.null_count:
                 raise SchemaError(f"{file.source.path}: column {USER_ID!r} holds nulls; fill or drop them")
-            sample.add(cast_exactly(column.to_numpy(), np.dtype(np.int64), USER_ID))
+            if store.schema.user_id == STRING:
+                names = parse_names(column)
+                sample.add(names.number[names.code])
+            else:
+                sample.add(cast_exactly(column.to_numpy(), np.dtype(np.int64), USER_ID))
     plan = plan_buckets(sample, store.shards, work.batch_rows)
     places = [0] * store.shards
     job = None

@@ -180,9 +180,16 @@ def _wanted(schema: Schema, visible_at: str | None, order_by: str | None, rename
     given = {name: name for name in (USER_ID, TS, *schema.names)}
     types = {}
     for file_name, name in {**given, **rename}.items():
-        types[file_name] = pa.int64() if name in (USER_ID, TS) else _arrow_type(schema[name])
+        types[file_name] = _arrow_type(_column_of(schema, name))
     clocks = {file_name for file_name in types if rename.get(file_name, file_name) == TS}
     return Wanted(types, frozenset(clocks | {name for name in (visible_at, order_by) if name is not None}))
+
+
+def _column_of(schema: Schema, name: str) -> Column:
+    """What a column of the store holds, those that every event has included."""
+    if name == USER_ID:
+        return Column("_", schema.user_id)
+    return Column("_", "int64") if name == TS else schema[name]
 
 
 def _arrow_type(column: Column) -> Any:
@@ -213,7 +220,7 @@ def _match_columns(schema: Schema, source: Source, rename: Mapping[str, str]) ->
                 f"{', '.join(names)}: rename one, or add it"
             )
     for given, name in columns.items():
-        column = Column("_", "int64") if name in (USER_ID, TS) else schema[name]
+        column = _column_of(schema, name)
         if not source.holds_lists and (column.ragged or column.shape):
             raise SchemaError(
                 f"{source.path}: column {given!r} holds a list an event, which this format cannot; "

@@ -49,6 +49,18 @@ class BatchNames:
     offsets: Int64s
     number: Int64s
 
+    def take(self, rows: Int64s) -> BatchNames:
+        """Those of these rows, in this order."""
+        return BatchNames(self.code[rows], self.values, self.offsets, self.number)
+
+    def to_arrow(self) -> Any:
+        """The name of each row: an Arrow array of large_binary, from which :func:`parse_names` makes the same."""
+        import pyarrow as pa
+
+        buffers = [None, pa.py_buffer(self.offsets), pa.py_buffer(self.values)]
+        names = pa.Array.from_buffers(pa.large_binary(), len(self.number), buffers)
+        return names.take(pa.array(self.code))
+
 
 def parse_names(values: Any, n: int | None = None) -> BatchNames:
     """The ``user_id`` column of a batch for a store with string ids: str or bytes, as ``string`` columns take them.

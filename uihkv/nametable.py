@@ -44,17 +44,16 @@ class NameTable:
         """Their handles."""
         return self._names, self._ids
 
-    def assign(self, transaction: Any, batch: BatchNames, rows: Int64s, shards: int) -> Int64s:
-        """Numbers of the users of some rows, all of this shard; new users get theirs: int64[rows].
+    def assign(self, transaction: Any, batch: BatchNames, shards: int) -> Int64s:
+        """Numbers of the users of a batch's rows, all of this shard; new users get theirs: int64[rows].
 
         Args:
             transaction: a write transaction.
-            batch: the users of all rows.
-            rows: int64[rows].
+            batch: the rows.
             shards: number of the store's.
 
         """
-        some, place = np.unique(batch.code[rows], return_inverse=True)
+        some, place = np.unique(batch.code, return_inverse=True)
         begin, end = batch.offsets[some].tolist(), batch.offsets[some + np.uint32(1)].tolist()
         packed, width = keys.tail_keys(np.ascontiguousarray(batch.number[some])), keys.TAIL_KEY_BYTES
         values = batch.values.data

@@ -476,9 +476,9 @@ class Store:
                         shard.put_source(transaction, source, replace(record, own=offset))
                     if len(rows):
                         mine = events.take(rows)
-                        if events.names is not None:
-                            users = shard.names.assign(transaction, events.names, rows, self.shards)
-                            mine = replace(mine, user_id=users)
+                        if mine.names is not None:
+                            users = shard.names.assign(transaction, mine.names, self.shards)
+                            mine = replace(mine, user_id=users, names=None)
                         results.append(
                             shard.append(
                                 transaction,

@@ -356,3 +356,24 @@ def test_pages_of_named_users_are_asked_for_ahead(store: Store) -> None:
         heads = snapshot.head([*USERS, "nobody"])
         snapshot.prefetch(heads)
         assert snapshot.read(heads).lengths.tolist() == [3] * 5 + [0]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("mask", [-1, 3])
+def test_rows_grouped_by_user_keep_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, mask: int
+) -> None:
+    if mask != -1 and processes != 1:
+        pytest.skip("other processes hash with all bits")
+    monkeypatch.setattr(names, "HASH_MASK", mask)
+    rng = np.random.default_rng(0)
+    users = np.array([f"user {n}" for n in range(30)])[rng.integers(0, 30, 900)]
+    rows = {"user_id": users, "ts": rng.integers(0, 1000, 900), "item": np.arange(900)}
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    with Store.create(tmp_path / "store", SCHEMA, shards=3, chunk_events=8) as store:
+        ingest(store, tmp_path / "log.parquet", order_by="ts", processes=processes, batch_rows=100)
+        order = np.argsort(rows["ts"], kind="stable")
+        for user in ("user 0", "user 7", "user 29"):
+            assert items(store, user) == [row for row in order.tolist() if users[row] == user]
+        assert store.stats().users == 30
+        assert store.verify().ok
