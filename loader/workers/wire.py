@@ -49,6 +49,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a message")
 
 
+_STRINGS = "strings"
+
+
 # -- projections ----------------------------------------------------------------------------------
 
 
@@ -91,7 +94,9 @@ def hear_request(told: Mapping[str, Any]) -> Request:
 
 
 def tell_array(array: Array) -> tuple[Any, ...]:
-    """A small array, with its bytes in the message."""
+    """A small array, with its bytes in the message; of string user ids, the strings."""
+    if array.dtype.kind == "T":
+        return (_STRINGS, array.shape, array.tolist())
     if array.dtype.hasobject:
         raise WorkerError(f"an array of {array.dtype} objects cannot go to a worker process; use num_workers=0")
     return (array.dtype.str, array.shape, array.tobytes())
@@ -100,6 +105,8 @@ def tell_array(array: Array) -> tuple[Any, ...]:
 def hear_array(told: tuple[Any, ...]) -> Array:
     """The array that was told; read-only."""
     dtype, shape, data = told
+    if dtype == _STRINGS:
+        return np.array(data, np.dtypes.StringDType())
     return np.frombuffer(data, dtype).reshape(shape)
 
 
