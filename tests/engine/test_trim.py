@@ -106,3 +106,18 @@ def test_a_moment_before_what_is_left_is_no_longer_known(store: Store) -> None:
         assert snapshot.read(found, on_trimmed="truncate").lengths.tolist() == [0, 4]
         with pytest.raises(TrimmedError):
             snapshot.read(found)
+
+
+def test_a_version_whose_events_are_gone_says_so_where_no_event_is_wanted(store: Store) -> None:
+    store.trim(0, 10)
+    with store.snapshot() as snapshot:
+        for version in (9, 10):
+            pointers = Pointers([0, 1], [version, 20], [999 + version, 1019])
+            with pytest.raises(TrimmedError, match="row 0"):
+                snapshot.read(pointers, ITEMS, since=[version, 18])
+            left = snapshot.read(pointers, ITEMS, since=[version, 18], on_trimmed="truncate")
+            assert left.lengths.tolist() == [0, 2]
+        kept = Pointers([0], [11], [1010])
+        assert snapshot.read(kept, ITEMS, since=[11]).lengths.tolist() == [0]
+        with pytest.raises(PointerError, match="last_ts"):
+            snapshot.read(Pointers([0], [11], [1]), ITEMS, since=[11])

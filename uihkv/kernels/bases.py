@@ -47,10 +47,10 @@ def cut_to_bases(
     gone = -1
     total = 0
     for i in range(len(row)):
-        if low[i] < high[i]:
+        if high[i] > 0:
             chunk = first_chunk[row[i]]
             base = start[chunk] if chunk < first_chunk[row[i] + 1] else start[first_tail + row[i]]
-            if low[i] < base:
+            if low[i] < base or high[i] <= base:
                 if cut < 0:
                     cut = i
                 low[i] = base
