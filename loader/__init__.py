@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loader.adapters.dataset import IterableUIHDataset
     from loader.batch import Batch
     from loader.dedup import DedupHistory, Deduplicated
     from loader.errors import DeviceError, LoaderClosedError, SettingError, StateError, WorkerError
@@ -34,6 +35,7 @@ _HOMES = {
     "DeviceError": "errors",
     "Examples": "examples",
     "Freshness": "freshness",
+    "IterableUIHDataset": "adapters.dataset",
     "Jagged": "jagged",
     "JsonLines": "feeds",
     "Loader": "loader",
@@ -61,6 +63,7 @@ __all__ = [
     "DeviceError",
     "Examples",
     "Freshness",
+    "IterableUIHDataset",
     "Jagged",
     "JsonLines",
     "Loader",

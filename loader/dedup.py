@@ -11,7 +11,7 @@ All sizes are known on the host since the batch was assembled: no view waits for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,6 +88,10 @@ class Deduplicated:
         """The plain form as a nested tensor of jagged layout; see :meth:`Jagged.nested`."""
         return self.expand().nested()
 
+    def to_kjt(self, key: str) -> Any:
+        """The plain form as a TorchRec ``KeyedJaggedTensor``; see :meth:`Jagged.to_kjt`."""
+        return self.expand().to_kjt(key)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DedupHistory:
@@ -143,6 +147,10 @@ class DedupHistory:
     def expanded_nbytes(self) -> int:
         """Bytes of the plain form."""
         return 8 * (len(self) + 1) + sum(column.expanded_nbytes for column in self.columns_by_name.values())
+
+    def to_kjt(self, keys: Iterable[str] | None = None) -> Any:
+        """Columns of the plain form as a TorchRec ``KeyedJaggedTensor``; see :meth:`TenantHistory.to_kjt`."""
+        return self.expand().to_kjt(keys)
 
     def expand(self) -> TenantHistory:
         """The plain form of all columns."""

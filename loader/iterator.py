@@ -29,14 +29,16 @@ class Pass:
     Attributes:
         position: after the newest batch that was handed to the consumer.
         meter: times and counts.
+        begun: whether the consumer has been handed a batch, or the end.
 
     """
 
-    __slots__ = ("meter", "position")
+    __slots__ = ("begun", "meter", "position")
 
     def __init__(self, position: Position, meter: Meter) -> None:
         self.position = position
         self.meter = meter
+        self.begun = False
 
 
 class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
@@ -117,6 +119,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
     def _hand_over(self, sent: Sent, ready: int, start: float) -> Batch:
         batch = self._receive(sent)
         self._next += 1
+        self._passed.begun = True
         self._passed.position = self._plan.position(self._next)
         self._passed.meter.handed_over(
             examples=len(batch),
@@ -130,6 +133,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
 
     def _finish(self) -> None:
         """The pipeline has ended; that is the end of the epoch only if every batch was handed over."""
+        self._passed.begun = True
         whole = self._next >= self._plan.batches
         self.close()
         if not whole:

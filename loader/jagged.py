@@ -7,7 +7,7 @@ on the host since the batch was assembled, so that no view has to ask the device
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -95,6 +95,12 @@ class Jagged:
             self.values, offsets=self.offsets, min_seqlen=self.min_length, max_seqlen=self.max_length
         )
         return nested
+
+    def to_kjt(self, key: str) -> Any:
+        """The column as a TorchRec ``KeyedJaggedTensor`` of one key: see :mod:`loader.adapters.torchrec`."""
+        from loader.adapters.torchrec import column_to_kjt
+
+        return column_to_kjt(self, key)
 
 
 def pad_spans(
@@ -224,6 +230,12 @@ class TenantHistory:
         """Bytes of all columns and offsets."""
         tensors = (self.offsets, *self.values.values(), *self.element_offsets.values())
         return sum(tensor.nbytes for tensor in tensors)
+
+    def to_kjt(self, keys: Iterable[str] | None = None) -> Any:
+        """Columns as the keys of a TorchRec ``KeyedJaggedTensor``: see :mod:`loader.adapters.torchrec`."""
+        from loader.adapters.torchrec import history_to_kjt
+
+        return history_to_kjt(self, keys)
 
     def expand(self) -> TenantHistory:
         """Itself: this is the plain form, which deduplicated histories expand to."""

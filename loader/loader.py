@@ -207,6 +207,9 @@ class Loader:
         """Whether batches pass through page-locked memory: for a CUDA device."""
         return self._device is not None
 
+    batch_sampler = None
+    """Some trainers look here first, as ``torch.utils.data.DataLoader`` has one."""
+
     @property
     def sampler(self) -> EpochSampler:
         """What some trainers look for to set the epoch."""
@@ -224,7 +227,8 @@ class Loader:
     def __iter__(self) -> LoaderIterator:
         """A new pass over the epoch, on a snapshot taken now; it starts to work at once.
 
-        After :meth:`load_state_dict`, the first pass begins where the state was taken.
+        After :meth:`load_state_dict`, the first pass that hands out anything begins where the state was taken: trainers
+        may make iterators that they do not use.
 
         Raises:
             LoaderClosedError: after :meth:`close`.
@@ -234,8 +238,10 @@ class Loader:
             raise LoaderClosedError("this loader is closed; make a new one")
         if self._device is not None and self._transfer is None:
             self._transfer = Transfer(self._device)
+        if self._pass.begun:
+            self._resume_from = None
         position, meter = self._resume_from or Position(self._epoch, 0), self._new_meter()
-        plan = self._epochs.plan(position)
+        plan = self._plan(position)
         assert plan is not None  # load_state_dict has checked it
         reader = self._begin_reading()
         try:
@@ -250,7 +256,6 @@ class Loader:
         except BaseException:
             reader.close()
             raise
-        self._resume_from = None
         self._pass = Pass(position, meter)
         self._pipelines.add(pipeline)
         receive = receive_on_host if self._transfer is None else self._transfer.receive
@@ -341,6 +346,10 @@ class Loader:
         )
 
     # -- inside -------------------------------------------------------------------------------------
+
+    def _plan(self, position: Position) -> Plan | None:
+        """The batches of a pass that begins there; None: there is no such place."""
+        return self._epochs.plan(position)
 
     def _begin_reading(self) -> Reader:
         """What reads for one pass: worker processes, or a snapshot in this one."""

@@ -78,6 +78,19 @@ def test_a_loaded_state_is_the_state_until_the_next_batch(world: World) -> None:
     passing.close()
 
 
+def test_an_iterator_that_hands_out_nothing_leaves_the_place_to_the_next(world: World) -> None:
+    whole = rows(make(world))
+    loader = make(world)
+    next(passing := iter(loader))
+    passing.close()
+    resumed = make(world)
+    resumed.load_state_dict(loader.state_dict())
+    iter(resumed).close()
+    assert resumed.state_dict() == loader.state_dict()
+    assert rows(resumed) == whole[1:]
+    assert rows(resumed) == whole
+
+
 def test_set_epoch_keeps_the_place_in_that_epoch_and_begins_others_anew(world: World) -> None:
     loader = make(world)
     loader.set_epoch(2)
