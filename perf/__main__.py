@@ -16,6 +16,7 @@ BENCHES: dict[str, str] = {
     "fatrows": "bytes stored, written and read: pointers against fat rows",
     "footprint": "bytes an event on disk, against raw columns and Parquet",
     "ingest": "events a second in bulk and one at a time, and bytes written for them",
+    "latency": "how soon another process reads an event after its append returned",
     "protocol": "what is trained on against what was served, and joins on event time beside it",
     "resolve": "pointers resolved a second, against ASOF joins of DuckDB and Polars",
     "cold": "reads from the disk: throughput, and bytes read over bytes needed",

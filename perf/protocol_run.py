@@ -6,8 +6,8 @@ is a process that is killed at a random moment of its append, and the batch is s
 compacts the store, and another trains on the examples as they are logged (:mod:`perf.protocol_trainer`).
 
 Between two commits requests are served, at random moments before the next commit; each reads a snapshot that is a
-random lag old: mostly the newest, at times one some commits old. What it logs is its pointer, its moment and the digest of
-what it read.
+random lag old: mostly the newest, at times one some commits old. What it logs is its pointer, its moment and the digest
+of what it read.
 """
 
 from __future__ import annotations
