@@ -183,6 +183,49 @@ def _read_otto(files: list[Path]) -> Iterator[Row]:
             yield session["session"], event["ts"], event["aid"], ["clicks", "carts", "orders"].index(event["type"])
 
 
+def _amazon_reviews(folder: Path) -> list[Path]:
+    draw = _draw("amazon")
+    lines = []
+    for number in range(40):
+        review = {
+            "rating": float(draw.randrange(1, 6)), "title": "Ü, \"quoted\"", "text": "a, b\nc", "images": [],
+            "asin": f"B{number % 7:09}", "parent_asin": f"B{number % 5:09}",
+            "user_id": f"A{'EFG'[number % 3]}{number % 4}",
+            "timestamp": 1677938767351 + draw.randrange(10**9), "helpful_vote": draw.randrange(9),
+            "verified_purchase": draw.random() < 0.5,
+        }  # fmt: skip
+        lines.append(json.dumps(review))
+    return [_text(folder, "All_Beauty.jsonl", lines)]
+
+
+def _read_amazon_reviews(files: list[Path]) -> Iterator[Row]:
+    for line in files[0].read_text().splitlines():
+        r = json.loads(line)
+        yield (r["user_id"], r["timestamp"], r["parent_asin"], r["rating"], r["asin"], r["helpful_vote"],
+               r["verified_purchase"])  # fmt: skip
+
+
+def _amazon_splits(folder: Path) -> list[Path]:
+    draw = _draw("splits")
+    header = "user_id,parent_asin,rating,timestamp,history"
+    made = [
+        f"AE{number % 5},B{number % 6:09},{draw.randrange(1, 6)}.0,{1677938767351 + draw.randrange(10**6)},B000 B001"
+        for number in range(30)
+    ]
+    plain = [line.rsplit(",", 1)[0] for line in made[:20]]
+    return [
+        _text(folder, "All_Beauty.train.csv", [header.removesuffix(",history"), *plain]),
+        _text(folder, "All_Beauty.test.csv", [header, *made[20:]]),
+    ]
+
+
+def _read_amazon_splits(files: list[Path]) -> Iterator[Row]:
+    for file in files:
+        with file.open(newline="") as text:
+            for row in csv.DictReader(text):
+                yield row["user_id"], int(row["timestamp"]), row["parent_asin"], float(row["rating"])
+
+
 _YAMBDA = {"uid": pa.uint32(), "timestamp": pa.uint32(), "item_id": pa.uint32(), "is_organic": pa.uint8()}
 _LISTENED = {"played_ratio_pct": pa.uint16(), "track_length_seconds": pa.uint32()}
 
@@ -276,6 +319,13 @@ SAMPLES = {
     "kuairand": Sample(
         "kuairand", _kuairand, _read_kuairand, header=True,
         bad=(("1,2,3", "19 columns"), ("0,1,20220422,1600,1650600000000,2000,0,0,0,0,0,0,5,5,0,0,0,0,1", "2000")),
+    ),
+    "amazon reviews": Sample(
+        "amazon", _amazon_reviews, _read_amazon_reviews,
+        bad=(('{"user_id": "A"}', "missing"), ('{"rating": "five"}', "string"), ("{", "object")),
+    ),
+    "amazon splits": Sample("amazon", _amazon_splits, _read_amazon_splits, header=True,
+        bad=(("AE,B,5.0", "4 columns"), ("AE,B,5.0,soon", "soon"), (",B,5.0,7", "user_id is missing")),
     ),
     "taobao": Sample(
         "taobao", _taobao, _read_taobao,

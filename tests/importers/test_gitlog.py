@@ -120,6 +120,20 @@ def test_an_import_killed_at_a_batch_is_completed_by_the_next(repository: Path, 
     assert read_back(tmp_path / "store") == plain_log(repository)
 
 
+def test_names_are_stored_where_they_are_asked_for(repository: Path, tmp_path: Path) -> None:
+    import_git(repository, tmp_path / "numbers", shards=1)
+    import_git(repository, tmp_path / "store", names=True, shards=2, batch_rows=10)
+    numbers, named = read_back(tmp_path / "numbers"), read_back(tmp_path / "store")
+    assert sorted(named) == sorted(AUTHORS)
+    paths: dict[int, str] = {}
+    for user, address in enumerate(AUTHORS):
+        for plain, event in zip(numbers[user], named[address], strict=True):
+            assert plain[:2] + plain[4:] == event[:2] + event[4:]
+            assert paths.setdefault(plain[2], event[2]) == event[2]
+            assert event[3] == Path(event[2]).suffix
+    assert {*NAMES, "makefile.mk", "side.txt"} == set(paths.values())
+
+
 def test_git_says_what_is_wrong_and_nothing_is_made(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     for path, revision, words in (

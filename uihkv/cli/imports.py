@@ -104,6 +104,9 @@ def import_git(
     revision: Annotated[
         str, typer.Option(metavar="REV", help="What git log begins from: a branch, a tag, a commit.")
     ] = "HEAD",
+    names: Annotated[
+        bool, typer.Option("--names", metavar="", help="Store addresses and paths as strings, not as numbers.")
+    ] = False,
     shards: Shards = 16,
     source: Source = None,
     batch_rows: BatchRows = BATCH_ROWS,
@@ -112,7 +115,7 @@ def import_git(
     """Put the history of a git repository into a store: who touched which file.
 
     The user is a commit's author, the item a file's path, both as numbers by
-    first appearance. Author time is ts, committer time is when the event
+    first appearance, or with --names as they are. Author time is ts, committer time is when the event
     became visible. The store is made if it is not there.
 
     Example: uihkv import-git ~/src/linux store --source linux
@@ -121,8 +124,8 @@ def import_git(
 
     with progress_bar("import git", "git lists all commits first") as bar:
         result = gitlog.import_git(
-            repository, store, revision=revision, source=source, shards=shards, batch_rows=batch_rows,
-            progress=_report_to(bar),
+            repository, store, revision=revision, names=names, source=source, shards=shards,
+            batch_rows=batch_rows, progress=_report_to(bar),
         )  # fmt: skip
     _print_result(store, result, json)
 

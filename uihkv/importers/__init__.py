@@ -4,12 +4,13 @@
 format        files                                         user_id  columns beside ``ts``
 ============  ============================================  =======  ==================================================
 jsonl         a JSON object a line, of any fields           mapped   the given schema's movielens     ``ratings.dat``,
-``ratings.csv``, ``u.data``  int64    item_id, rating kuairand      ``log_*.csv``
-int64    item_id, feedback of many kinds, is_rand, tab yambda        ``*.parquet``, flat and sequential
-int64    item_id, event_type, is_organic, played_ratio_pct otto          ``*.jsonl``, a session a line
-int64    item_id, action taobao        ``UserBehavior.csv``                          int64    item_id, category_id,
-action mind          ``behaviors.tsv``                             int64    item_id, action, impression_id
-retailrocket  ``events.csv``                                int64    item_id, action, transaction_id
+``ratings.csv``, ``u.data``  int64    item_id, rating kuairand      ``log_*.csv`` int64    item_id, feedback of many
+kinds, is_rand, tab amazon        ``*.jsonl`` reviews, ``*.csv`` splits        string   item_id, rating, asin,
+helpful_vote, … yambda        ``*.parquet``, flat and sequential int64    item_id, event_type, is_organic,
+played_ratio_pct otto          ``*.jsonl``, a session a line int64    item_id, action taobao
+``UserBehavior.csv``                          int64    item_id, category_id, action mind          ``behaviors.tsv``
+int64    item_id, action, impression_id retailrocket  ``events.csv``                                int64    item_id,
+action, transaction_id
 ============  ============================================  =======  ==================================================
 
 What exactly each becomes stands in its module's docstring. ``git log`` (:mod:`.gitlog`) and fat rows (:mod:`.fatrows`)
@@ -46,6 +47,7 @@ FORMATS = {
     "jsonl": "jsonl:JsonLines",
     "movielens": "movielens:MovieLens",
     "kuairand": "kuairand:KuaiRand",
+    "amazon": "amazon:Amazon",
     "yambda": "yambda:Yambda",
     "otto": "otto:Otto",
     "taobao": "taobao:Taobao",

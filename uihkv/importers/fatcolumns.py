@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from uihkv.errors import SchemaError
+from uihkv.errors import PointerError, SchemaError
 from uihkv.formats.source import Source, as_ticks
+from uihkv.pointers import as_user_ids
 from uihkv.schema import TS, USER_ID, VISIBLE_AT, Column, Schema
+from uihkv.texts import is_text
+from uihkv.userids import INT64, STRING, UserIds
 
 Int64s = NDArray[np.int64]
 
@@ -62,14 +65,14 @@ class FatRows:
     """Some rows, read.
 
     Attributes:
-        user: int64[rows].
+        user: int64[rows], or strings.
         asked: int64[rows], moments of the requests; None where the file has none.
         offsets: int64[rows + 1], where each row's events begin.
         columns: by the store's names, the events of all rows: numpy arrays, of strings Arrow arrays.
 
     """
 
-    user: Int64s
+    user: UserIds
     asked: Int64s | None
     offsets: Int64s
     columns: Mapping[str, Any]
@@ -112,9 +115,9 @@ def plan_columns(
         )
     if len(set(history.values())) != len(history):
         raise SchemaError(f"{source.path}: two history columns for one name of the store; name one of them")
-    if not pa.types.is_integer(source.schema.field(user_id).type):
-        found = source.schema.field(user_id).type
-        raise SchemaError(f"{source.path}: column {user_id!r} is {found}, an integer is expected; convert it first")
+    found = source.schema.field(user_id).type
+    if not (pa.types.is_integer(found) or is_text(found)):
+        raise SchemaError(f"{source.path}: column {user_id!r} is {found}, integers or strings are expected")
     taken = [name for name in (*_TAKEN, USER_ID) if name in source.names and name != user_id and name not in history]
     if taken:
         raise SchemaError(
@@ -129,7 +132,8 @@ def plan_columns(
                 raise SchemaError(f"{source.path}: column {given!r} holds {leaf}, integers or timestamps are expected")
     if not columns:
         raise SchemaError(f"{source.path}: its histories are clocks alone; at least one other column is expected")
-    return FatColumns(user_id, asked, dict(history), Schema(columns, time_unit=unit))
+    kind = INT64 if pa.types.is_integer(found) else STRING
+    return FatColumns(user_id, asked, dict(history), Schema(columns, time_unit=unit, user_id=kind))
 
 
 def _is_list(kind: Any) -> bool:
@@ -186,7 +190,7 @@ def read_rows(columns: FatColumns, table: pa.Table) -> FatRows:
 
     """
     unit = columns.schema.time_unit
-    user = _integers(table.column(columns.user), columns.user)
+    user = _users(table.column(columns.user), columns.user)
     asked = None
     if columns.asked is not None:
         asked = _integers(as_ticks(table.column(columns.asked), unit, columns.asked), columns.asked)
@@ -232,6 +236,15 @@ def _values(flat: Any, name: str) -> Any:
         return flat.cast(pa.large_string())
     values = flat.to_numpy(zero_copy_only=False)
     return values.astype(np.int64) if name in (TS, VISIBLE_AT) else values
+
+
+def _users(column: Any, name: str) -> UserIds:
+    if pa.types.is_integer(column.type):
+        return _integers(column, name)
+    try:
+        return as_user_ids(column.cast(pa.large_string()), name)
+    except PointerError as error:
+        raise SchemaError(str(error)) from error
 
 
 def _integers(column: Any, name: str) -> Int64s:

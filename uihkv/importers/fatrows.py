@@ -107,7 +107,7 @@ def import_fat_rows(
         store: where nothing is yet.
         out: where the slim examples go: the columns that are not histories, the users as ``user_id``, and ``version``
             and ``last_ts``, in the rows' order.
-        user_id: column of users: integers.
+        user_id: column of users: integers or strings.
         asked: column of the requests' moments; None: there is none.
         history: list columns of the files → names in the store, of which ``ts`` and ``visible_at`` are its clocks;
             None: those whose names begin with ``prefix``, without it.

@@ -15,7 +15,9 @@ it comes. Each file of a commit is an event, in the order of that log, which is 
 =============  =======  ==============================================================================================
 
 Ids are opaque: no names, addresses or paths are stored. They depend on the log alone, so an interrupted import of the
-same revision goes on with the same ids. Memory holds every author, path and extension once, and git's own.
+same revision goes on with the same ids. With ``names``, ``user_id`` is the author's address, ``item_id`` the path and
+``kind`` the extension, all strings; then later commits (``OLD..NEW``, under another source) fit a store that is there.
+Memory holds every author, path and extension once, and git's own.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ def import_git(
     store: str | os.PathLike[str],
     *,
     revision: str = "HEAD",
+    names: bool = False,
     source: str | None = None,
     shards: int = 16,
     batch_rows: int = BATCH_ROWS,
@@ -60,6 +63,7 @@ def import_git(
         repository: a git repository, or a folder in one.
         store: folder of a store with the module's columns, or where nothing is yet.
         revision: what ``git log`` begins from: a branch, tag or commit, or a range of them.
+        names: store addresses, paths and extensions as strings.
         source: name under which the events are counted, so that an interrupted import of the same revision can be run
             again and stores nothing twice.
         shards: of a store that is made.
@@ -73,7 +77,7 @@ def import_git(
 
     """
     return store_log(
-        GitLog(revision), store, [Path(os.fspath(repository))], source=source, shards=shards, order=None,
+        GitLog(revision, names), store, [Path(os.fspath(repository))], source=source, shards=shards, order=None,
         on_bad="raise", batch_rows=batch_rows, progress=progress,
     )  # fmt: skip
 
@@ -84,6 +88,7 @@ class GitLog:
 
     Args:
         revision: what ``git log`` begins from.
+        names: store addresses, paths and extensions as strings.
 
     """
 
@@ -91,17 +96,19 @@ class GitLog:
     order: ClassVar[Order] = "rows"
 
     revision: str = "HEAD"
+    names: bool = False
 
     def schema(self, files: Sequence[Path]) -> Schema:
         """Path, extension, lines."""
         for file in files:
             _count_commits(file, self.revision)  # git itself says when there is no repository
+        item, kind = ("string", "string") if self.names else ("int64", "uint16")
         return Schema(
             [
-                Column("item_id", "int64"), Column("kind", "uint16"), Column("added", "int32"),
-                Column("deleted", "int32"), Column("binary", "uint8"),
+                Column("item_id", item), Column("kind", kind), Column("added", "int32"), Column("deleted", "int32"),
+                Column("binary", "uint8"),
             ],
-            time_unit="ms",
+            time_unit="ms", user_id="string" if self.names else "int64",
         )  # fmt: skip
 
     def read(self, files: Sequence[Path], bad: BadLines) -> Iterator[Part]:
@@ -109,7 +116,8 @@ class GitLog:
         ids = _Ids()
         for number, path in enumerate(files):
             commits = _count_commits(path, self.revision)
-            for events, done in _read_log(path, self.revision, ids, bad):
+            for numbers, done in _read_log(path, self.revision, ids, bad):
+                events = ids.name_events(numbers) if self.names else numbers
                 yield Part(events, number, min(done / max(commits, 1), 1.0))
 
 
@@ -121,6 +129,17 @@ class _Ids:
         self.paths: dict[bytes, int] = {}
         self.kinds: dict[str, int] = {}
         self.kind_of_path: list[int] = []
+
+    def name_events(self, events: pa.RecordBatch) -> pa.RecordBatch:
+        """Events with the strings in place of their numbers; bytes that are not UTF-8 are escaped."""
+        kinds = [kind.encode("utf-8", "surrogateescape") for kind in self.kinds]
+        columns = dict(zip(events.schema.names, events.columns, strict=True))
+        for name, known in (("user_id", self.authors), ("item_id", self.paths), ("kind", kinds)):
+            numbers, place = np.unique(columns[name].to_numpy(), return_inverse=True)
+            listed = list(known)
+            texts = pa.array([listed[number].decode("utf-8", "backslashreplace") for number in numbers.tolist()])
+            columns[name] = texts.take(pa.array(place))
+        return make_events(columns)
 
     def path(self, path: bytes) -> int:
         known = self.paths.get(path)

@@ -36,6 +36,7 @@ from uihkv.projection import Projection
 from uihkv.schema import TS, USER_ID, VISIBLE_AT
 from uihkv.snapshot import Snapshot
 from uihkv.store import Store
+from uihkv.userids import to_arrow
 
 Int64s = NDArray[np.int64]
 
@@ -152,8 +153,8 @@ class Migration:
             self.tally.copied += rows.events
             number = np.arange(first, first + len(lengths))
             key, after = self._keys_of(rows)
-            dealt = {USER_ID: rows.user, _ROW: number, _KEY: key, _AFTER: after, _LENGTH: lengths}
-            arrays = {name: pa.array(values) for name, values in dealt.items()}
+            dealt = {_ROW: number, _KEY: key, _AFTER: after, _LENGTH: lengths}
+            arrays = {USER_ID: to_arrow(rows.user), **{name: pa.array(values) for name, values in dealt.items()}}
             offsets = pa.array(rows.offsets)
             for name, values in rows.columns.items():
                 flat = values if isinstance(values, pa.Array) else pa.array(values)
@@ -224,7 +225,8 @@ class Migration:
         again = np.flatnonzero(laid.of_rows(wrong) > 0)
         if not len(again):
             return
-        keys = (laid.number, laid.end - laid.begin, laid.after, laid.key, laid.user)
+        user = laid.of_rows(np.arange(len(wrong)))
+        keys = (laid.number, laid.end - laid.begin, laid.after, laid.key, user)
         other = laid.take(again[np.lexsort([key[again] for key in keys])])
         # Users keep their places: the part's are sorted by id, and so are these.
         other.windows = lay(other, False)
@@ -263,7 +265,7 @@ class Migration:
             what = f"event {place} of its {length} ({event}) is not what older rows of the user show there"
         else:
             what = f"it shows {length} events, fewer than an older row of the user"
-        return f"{source.path}, row {number}, user {int(laid.user[at])}: {what}"
+        return f"{source.path}, row {number}, user {laid.user[at]}: {what}"
 
     def _append(self, store: Store, rows: FatRows, laid: LaidRows, ts: Int64s) -> None:
         """Store the events that no older row shows, users one after the other."""

@@ -23,6 +23,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from uihkv.userids import UserIds
+
 Int64s = NDArray[np.int64]
 UInt64s = NDArray[np.uint64]
 
@@ -50,7 +52,7 @@ class LaidRows:
     """Rows of a part in the order in which their windows are laid, user after user.
 
     Attributes:
-        user: int64[rows].
+        user: int64[rows], or strings.
         number: int64[rows], their numbers among all rows.
         key, after: int64[rows], what may order them: the moment of the request; or the latest ``ts``, and events since.
         begin, end: int64[rows], where their events lie in the part's.
@@ -58,7 +60,7 @@ class LaidRows:
 
     """
 
-    user: Int64s
+    user: UserIds
     number: Int64s
     key: Int64s
     after: Int64s
