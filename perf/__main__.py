@@ -21,6 +21,7 @@ BENCHES: dict[str, str] = {
     "resolve": "pointers resolved a second, against ASOF joins of DuckDB and Polars",
     "cold": "reads from the disk: throughput, and bytes read over bytes needed",
     "maintenance": "what compaction brings, and what each pass over a store costs",
+    "bulkmemory": "an ingest of a file five times larger than the memory it may have",
     "refresh": "a new snapshot of a store that has grown",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }
