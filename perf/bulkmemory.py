@@ -1,14 +1,14 @@
 """Does an ingest of a file five times larger than the memory it may have complete?
 
 A Parquet file is written whose events are those of all users interleaved. Then a process of its own limits its memory
-(``RLIMIT_DATA``: private writable memory, which is all of Python's, numpy's, Arrow's and LMDB's heap; a limit on address
-space would count LMDB's maps, which reserve 64 GiB a shard and use what the page cache has) and ingests the
+(``RLIMIT_DATA``: private writable memory, which is all of Python's, numpy's, Arrow's and LMDB's heap; a limit on
+address space would count LMDB's maps, which reserve 64 GiB a shard and use what the page cache has) and ingests the
 file, grouped by user: into a store that is being built, and into an open one by the order of a column. An allocation
 past the limit fails, and with it the run. Arrow takes its memory from the C library here: its own allocator sets a
 gigabyte aside, needed or not.
 
-*Peak* is the process's largest resident set (``VmHWM``), which also counts pages of files that it has mapped and that the
-system takes back when it likes; *heap* is what the limit binds, at its largest when looked at after each batch.
+*Peak* is the process's largest resident set (``VmHWM``), which also counts pages of files that it has mapped and that
+the system takes back when it likes; *heap* is what the limit binds, at its largest when looked at after each batch.
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ forked child while the parent has snapshots open, and spawn instead.
 
 Closing waits for what another thread of the parent was doing in LMDB at the moment of the fork, which never ends in the
 child: do not fork while other threads use the store.
+
+A commit flushes a shard's pages before it writes the meta page that points to them, so that no crash damages it. The
+meta page itself is flushed by :meth:`uihkv.shard.Shard.sync`, on behalf of those who promise that a commit survives a
+power cut (``metasync=False``; LMDB would else flush it within each commit, at the same cost, for every handle alike).
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import ctypes
 import mmap
 import os
 import threading
-from dataclasses import dataclass
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,9 @@ import lmdb
 from uihkv.errors import FormatError, StoreFullError
 
 MAP_BYTES = 64 << 30
-"""Address space reserved for a shard at least; a file of more gets four times its size."""
+"""Address space reserved for a shard at least; a file of more gets four times its size, also while it is open."""
+_GROWTH = 4
+_MAX_MAP_BYTES = 1 << 45
 _PAGE = 1 << 20
 MAX_READERS = 1024
 _UNWRITTEN_BYTES = 1 << 16
@@ -36,13 +42,82 @@ _MAPPINGS = Path("/proc/self/maps")
 _MAP_FIXED = 0x10  # of Linux; Python does not name it
 
 
-@dataclass(slots=True)
-class _Held:
-    environment: Any
-    holders: int
+class SharedEnvironment:
+    """An environment and what this process has begun in it.
+
+    The map grows by itself: LMDB can move it only while no transaction of the process is active, so that it is known
+    here which are. It grows before a write once half of it is used, and after a write that it was too small for.
+    """
+
+    __slots__ = ("_active", "_gate", "_page_bytes", "_starting", "holders", "raw")
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.holders = 0
+        self._gate = threading.Lock()
+        self._page_bytes = int(raw.stat()["psize"])
+        self._starting = 0
+        self._active: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def begin(self, *, write: bool = False) -> Any:
+        """Start a transaction; the caller ends it.
+
+        Raises:
+            StoreFullError: when another process has grown the map, and this one cannot follow.
+
+        """
+        if write and self._used_bytes() * 2 > self.raw.info()["map_size"]:
+            self.grow()  # where it cannot, there may be room enough
+        for adopted in (False, True):
+            try:
+                return self._begin(write)
+            except lmdb.MapResizedError as error:
+                if adopted or not self._resize(0):
+                    raise StoreFullError(
+                        f"another process has made the map of {self.raw.path()} larger than this one's ({error}); "
+                        "close the snapshots of this process, which then takes the new size"
+                    ) from error
+        raise AssertionError
+
+    def _begin(self, write: bool) -> Any:
+        with self._gate:
+            self._starting += 1
+        transaction = None
+        try:
+            transaction = self.raw.begin(write=write, buffers=True)
+            return transaction
+        finally:
+            with self._gate:
+                self._starting -= 1
+                if transaction is not None:
+                    self._active.add(transaction)
+
+    def grow(self) -> bool:
+        """Make the map larger; False: a transaction of this process is active, or no address space is left."""
+        return self._resize(_GROWTH * int(self.raw.info()["map_size"]))
+
+    def _resize(self, size: int) -> bool:
+        """Set the map's size; 0: what another process has set."""
+        with self._gate:
+            busy = self._starting or any(_is_active(transaction) for transaction in self._active)
+            if busy or size > _MAX_MAP_BYTES:
+                return False
+            self.raw.set_mapsize(size)
+            return True
+
+    def _used_bytes(self) -> int:
+        return (int(self.raw.info()["last_pgno"]) + 1) * self._page_bytes
 
 
-_held: dict[tuple[int, str], _Held] = {}
+def _is_active(transaction: Any) -> bool:
+    try:
+        transaction.id()
+    except lmdb.Error:
+        return False
+    return True
+
+
+_held: dict[tuple[int, str], SharedEnvironment] = {}
 _lock = threading.Lock()
 
 
@@ -82,7 +157,7 @@ def _own_lock_files(paths: set[Path]) -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def open_environment(path: Path, *, create: bool = False, flush: bool = True) -> Any:
+def open_environment(path: Path, *, create: bool = False, flush: bool = True) -> SharedEnvironment:
     """Hold the environment at a path; each call is matched by :func:`close_environment`.
 
     With ``flush=False`` commits flush nothing: for a store that nobody else sees yet, and which is worth nothing until
@@ -102,11 +177,11 @@ def open_environment(path: Path, *, create: bool = False, flush: bool = True) ->
         held = _held.get(key)
         if held is None:
             for inherited in [other for other in _held if other[1] == place]:
-                _held.pop(inherited).environment.close()
-            held = _Held(_open(path, create, flush), 0)
+                _held.pop(inherited).raw.close()
+            held = SharedEnvironment(_open(path, create, flush))
             _held[key] = held
         held.holders += 1
-        return held.environment
+        return held
 
 
 def _open(path: Path, create: bool, flush: bool) -> Any:
@@ -182,4 +257,4 @@ def close_environment(path: Path) -> None:
         held.holders -= 1
         if held.holders == 0:
             del _held[key]
-            held.environment.close()
+            held.raw.close()

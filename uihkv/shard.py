@@ -103,7 +103,8 @@ class Shard:
     def __init__(self, path: Path, number: int, *, create: bool = False, flush: bool = True) -> None:
         self.path = path
         self.number = number
-        self._environment = open_environment(path, create=create, flush=flush)
+        self._shared = open_environment(path, create=create, flush=flush)
+        self._environment = self._shared.raw
         try:
             # LMDB publishes a handle by an (empty) write transaction: opening may wait for a writer's current one.
             self._chunks, self._tails, self._sources = (
@@ -135,7 +136,11 @@ class Shard:
 
     def begin_write(self) -> Any:
         """Start a write transaction; the caller commits or aborts it."""
-        return self._environment.begin(write=True, buffers=True)
+        return self._shared.begin(write=True)
+
+    def grow(self) -> bool:
+        """Make room in the address space; False: a transaction of this process is active, such as a snapshot's."""
+        return self._shared.grow()
 
     def sync(self) -> None:
         """Make durable what was committed until now, by whomever.
@@ -188,7 +193,10 @@ class Shard:
         chunks = encode(
             layouts, both, group_row, group_count, start, users, latest, chunk_events, compress, self.page_bytes
         )
-        self._put(transaction, users, chunks)
+        try:
+            self._put(transaction, users, chunks)
+        except lmdb.MapFullError as error:
+            raise AddressSpaceFullError(self.path, error, self.number) from error
         return ShardAppend(len(events), 0, int(lifted), len(users))
 
     def _find_tails(self, transaction: Any, users: Int64s) -> Entries:
@@ -300,7 +308,7 @@ class Shard:
     def begin_read(self) -> Any:
         """Start a read transaction; the caller aborts it."""
         try:
-            return self._environment.begin(buffers=True)
+            return self._shared.begin()
         except lmdb.ReadersFullError as error:
             raise StoreFullError(
                 f"shard {self.number:04d} has no free reader slot ({error}); close snapshots that are not used"
@@ -358,7 +366,7 @@ class Shard:
 
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""
-        with self._environment.begin() as transaction:
+        with self._shared.begin() as transaction:
             databases = (self._chunks, self._tails, self._sources, *self.names.databases)
             stats = [transaction.stat(db) for db in databases]
         used = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
@@ -489,6 +497,21 @@ def read_ragged(
     return values, offsets
 
 
+class AddressSpaceFullError(StoreFullError):
+    """A shard's map is too small for a write, which was undone; the caller may let it grow and write again."""
+
+    def __init__(self, path: Path, error: lmdb.Error, shard: int | None = None) -> None:
+        self.shard = shard
+        super().__init__(
+            f"the address space reserved for {path} is used up ({error}), and can grow only while no snapshot of this "
+            "process is open; close them and try again"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross a process border as the plain error: nobody there can let it grow."""
+        return StoreFullError, (str(self),)
+
+
 @contextmanager
 def space_errors(path: Path, committed: Sized = ()) -> Iterator[None]:
     """Turn LMDB's ways of having no room into ours; ``committed``: the shards that have their part of the batch."""
@@ -503,13 +526,12 @@ def space_errors(path: Path, committed: Sized = ()) -> Iterator[None]:
     try:
         yield
     except lmdb.MapFullError as error:
-        raise StoreFullError(
-            f"the address space reserved for a shard of {path} is used up ({error}); close and reopen the store, "
-            "which reserves four times the file's size"
-        ) from error
+        raise AddressSpaceFullError(path, error) from error
     except lmdb.DiskError as error:
         raise full(f"no space left for {path}", error) from error
     except lmdb.Error as error:
         if "No space left" in str(error) or "File too large" in str(error):
             raise full(f"no space left for {path}", error) from error
+        if "Input/output error" in str(error):  # how LMDB calls it when the system took only a part of a write
+            raise full(f"no space left for {path}, or its disk fails", error) from error
         raise

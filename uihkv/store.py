@@ -442,6 +442,18 @@ class Store:
         nothing was written, since the schema is no longer the one of ``layouts``. It is compared once all shards are
         held: whoever wrote to them by a newer schema had put that into the manifest before.
         """
+        from uihkv.shard import AddressSpaceFullError
+
+        try:
+            return self._write_once(layouts, events, source, offset, claim)
+        except AddressSpaceFullError as error:
+            if error.shard is None or not self._shard(error.shard).grow():
+                raise
+        return self._write(layouts, events, source, offset, claim=claim)
+
+    def _write_once(
+        self, layouts: Layouts, events: Events, source: str | None, offset: int | None, claim: bool
+    ) -> list[ShardAppend] | None:
         from uihkv.shard import ShardAppend, space_errors
 
         shard_of = keys.shard_of(events.user_id, self.shards)
