@@ -30,14 +30,15 @@ class NameTable:
         environment: of the shard.
         number: the shard's, for messages.
         create: make the sub-databases.
+        making: the write transaction in which they are made.
 
     """
 
     __slots__ = ("_ids", "_names", "_shard")
 
-    def __init__(self, environment: Any, number: int, *, create: bool) -> None:
+    def __init__(self, environment: Any, number: int, *, create: bool, making: Any = None) -> None:
         self._shard = number
-        self._names, self._ids = (environment.open_db(name, create=create) for name in DATABASES)
+        self._names, self._ids = (environment.open_db(name, txn=making, create=create) for name in DATABASES)
 
     @property
     def databases(self) -> tuple[Any, Any]:

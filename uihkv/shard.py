@@ -7,7 +7,7 @@ over one read transaction. Which users belong to which shard is the store's busi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,13 @@ class Shard:
         self._environment = self._shared.raw
         try:
             # LMDB publishes a handle by an (empty) write transaction: opening may wait for a writer's current one.
-            self._chunks, self._tails, self._sources = (
-                self._environment.open_db(name, create=create) for name in (_CHUNKS, _TAILS, b"sources")
-            )
-            self.names = NameTable(self._environment, number, create=create)
+            names = (_CHUNKS, _TAILS, b"sources")
+            # Made in one transaction: each would leave pages of the one before behind.
+            with self._environment.begin(write=True) if create else nullcontext() as making:
+                self._chunks, self._tails, self._sources = (
+                    self._environment.open_db(name, txn=making, create=create) for name in names
+                )
+                self.names = NameTable(self._environment, number, create=create, making=making)
         except lmdb.Error as error:
             close_environment(path)
             raise FormatError(f"{path} is not a shard of a uihkv store ({error})") from error
@@ -232,22 +235,24 @@ class Shard:
 
     def _put(self, transaction: Any, users: Int64s, chunks: EncodedChunks) -> None:
         """Write chunks under their keys; the last of each group becomes the user's tail."""
+        end = chunks.end.tolist()
+        begin = [0, *end[:-1]]
         is_tail = np.append(chunks.group[1:] != chunks.group[:-1], True)
-        sealed_keys = keys.chunk_keys(users[chunks.group], chunks.start, chunks.start + chunks.count)
-        open_keys = keys.tail_keys(users)
+        sealed, tails = np.flatnonzero(~is_tail), np.flatnonzero(is_tail)
         buffer = chunks.buffer.data
-        begin = 0
-        put = transaction.put
-        chunk_width, tail_width = keys.CHUNK_KEY_BYTES, keys.TAIL_KEY_BYTES
-        groups = chunks.group.tolist()
-        for index, (end, tail) in enumerate(zip(chunks.end.tolist(), is_tail.tolist(), strict=True)):
-            if tail:
-                at = groups[index] * tail_width
-                put(open_keys[at : at + tail_width], buffer[begin:end], db=self._tails)
-            else:
-                at = index * chunk_width
-                put(sealed_keys[at : at + chunk_width], buffer[begin:end], db=self._chunks)
-            begin = end
+        owner = users[chunks.group]
+        packed = keys.chunk_keys(owner[sealed], chunks.start[sealed], (chunks.start + chunks.count)[sealed])
+        for database, packed_keys, width, some in (
+            (self._chunks, packed, keys.CHUNK_KEY_BYTES, sealed),
+            (self._tails, keys.tail_keys(owner[tails]), keys.TAIL_KEY_BYTES, tails),
+        ):
+            if len(some):
+                records = [
+                    (packed_keys[at * width : (at + 1) * width], buffer[begin[index] : end[index]])
+                    for at, index in enumerate(some.tolist())
+                ]
+                with transaction.cursor(db=database) as cursor:
+                    cursor.putmulti(records)
 
     def holds(
         self, transaction: Any, chunks: tuple[Int64s, Int64s, Int64s], tail_users: Int64s, tails: Sequence[bytes]

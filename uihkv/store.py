@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 import weakref
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from uihkv.codec import Layouts, Threads, Verify
     from uihkv.directory import NewestListing
     from uihkv.events import Events
+    from uihkv.lanes import Lanes
     from uihkv.rewrite import ShardAccess, ShardView
     from uihkv.shard import Shard, ShardAppend
     from uihkv.snapshot import Snapshot
@@ -127,6 +128,7 @@ class Store:
         self._unsynced: set[int] = set()
         self._building = False
         self._reading_threads: Threads | None = None
+        self._lanes: Lanes | None = None
         self._lock = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
@@ -272,7 +274,8 @@ class Store:
 
     def close(self) -> None:
         """Close the store and its snapshots, and make durable what it appended. Closing twice is no error."""
-        with self._lock:
+        lanes = self._lanes if self._pid == os.getpid() else None
+        with nullcontext() if lanes is None else lanes.busy, self._lock:  # an append ends first
             if self._closed:
                 return
             self._closed = True
@@ -285,8 +288,11 @@ class Store:
                     shard.close()
                 if self._reading_threads is not None:
                     self._reading_threads.close()
+                if lanes is not None:
+                    lanes.close()
             self._open_shards = {}
             self._reading_threads = None
+            self._lanes = None
             self._newest_listing = None
 
     def __enter__(self) -> Self:
@@ -470,10 +476,18 @@ class Store:
         transactions: dict[int, Any] = {}
         committed: list[int] = []
         own: dict[int, int] = {}
-        with space_errors(self._path, committed):
+
+        def commit(number: int) -> None:
+            transactions.pop(number).commit()
+            committed.append(number)
+            self._settle([number])
+
+        lanes = self._commit_lanes() if len(numbers) > 1 and not self._building else None
+        with space_errors(self._path, committed), nullcontext() if lanes is None else lanes.busy:
             try:
                 for number in sorted(numbers):  # one order for all writers, so that none waits in a circle
-                    transactions[number] = self._shard(number).begin_write()
+                    begin = self._shard(number).begin_write
+                    transactions[number] = begin() if lanes is None else lanes.begin(number, begin)
                 if self._layouts() is not layouts:
                     return None
                 for number in sorted(numbers):
@@ -506,14 +520,28 @@ class Store:
                     shard.put_source(transaction, source, record)
                 for last in (False, True):
                     group = [number for number in sorted(numbers) if (number == home) is last]
+                    if lanes is not None:
+                        lanes.commit(group, commit)
+                        continue
                     for number in group:
-                        transactions.pop(number).commit()
-                        committed.append(number)
-                    self._settle(group)
+                        commit(number)
             finally:
-                for transaction in transactions.values():
-                    transaction.abort()
+                for number, transaction in list(transactions.items()):
+                    if lanes is None:
+                        transaction.abort()
+                    else:
+                        lanes.abort(number, transaction)
         return results
+
+    def _commit_lanes(self) -> Lanes:
+        """The lanes of this handle; after a fork, others."""
+        from uihkv.lanes import Lanes
+
+        with self._lock:
+            self._shard(0)  # raises when the store is closed, and lets go of what a fork left
+            if self._lanes is None:
+                self._lanes = Lanes(self.shards)
+            return self._lanes
 
     def _settle(self, numbers: Iterable[int]) -> None:
         """Make commits to these shards as durable as the handle promises; every commit is followed by this."""
@@ -887,6 +915,7 @@ class Store:
                 self._pid = os.getpid()
                 self._open_shards = {}
                 self._reading_threads = None
+                self._lanes = None
                 self._newest_listing = None
                 self._unsynced = set()
                 self._snapshots = weakref.WeakSet()
