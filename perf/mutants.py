@@ -42,6 +42,7 @@ from uihkv.chunk import (
     ZONE_BYTES,
 )
 from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, decode_list_elements, decode_list_lengths
+from uihkv.coded import read_coded
 from uihkv.events import Events
 from uihkv.evolution import with_column, with_wider_column, without_column
 from uihkv.kernels import decode as kernels
@@ -62,6 +63,7 @@ FIXED = Schema(
         Column("d", "float64"), Column("flag", "bool"), Column("vec", "float16", shape=(4,)), Column("same", "int64"),
     ]
 )  # fmt: skip
+TEXTS = Schema([Column("a", "int32"), Column("name", "string"), Column("raw", "bytes")])
 LISTS = Schema([Column("a", "int32"), Column("tags", "int16", ragged=True), Column("far", "int64", ragged=True)])
 
 
@@ -83,7 +85,7 @@ def make_corpus(seed: int) -> list[Sample]:
     history.append(with_wider_column(history, "f", "float64"))
     history.append(with_column(history, Column("more", "int32", default=3)))
     corpus = []
-    for schema in (FIXED, LISTS):
+    for schema in (FIXED, LISTS, TEXTS):
         newer = tuple(history[1:]) if schema is FIXED else ()
         for count in (1, 3, 40, 300, 1024):
             for even in (True, False):
@@ -101,6 +103,11 @@ def _draw_events(schema: Schema, n: int, even: bool, rng: np.random.Generator) -
     lists: dict[str, NDArray[np.int64]] = {}
     for column in schema.columns:
         count = n
+        if column.coded:
+            values = [b"value %d" % number for number in rng.integers(0, 5 if even else n, n)]
+            lists[column.name] = np.append(0, np.cumsum([len(value) for value in values]))
+            columns[column.name] = np.frombuffer(b"".join(values), np.uint8).copy()
+            continue
         if column.ragged:
             lists[column.name] = np.append(0, np.cumsum(rng.integers(0, 4, n)))
             count = int(lists[column.name][-1])
@@ -294,6 +301,9 @@ class Decoder:
         self, entries: Entries, layouts: Layouts, slices: Slices, name: str, n: int, verify: int
     ) -> Iterator[bytes]:
         dtype, shape = column_type(layouts.schema, name)
+        if name in layouts.schema and layouts.schema[name].coded:
+            yield from (part.tobytes() for part in read_coded(entries, layouts, slices, name, n, verify)[::-1])
+            return
         if not layouts.is_ragged(name):
             size = n * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             out = self._output.take(size).view(dtype).reshape(n, *shape)

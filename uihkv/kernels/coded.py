@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from uihkv.chunk import SCHEMA_AT
+from uihkv.chunk import MAX_CHUNK_RAW_BYTES
 from uihkv.kernels import status
 from uihkv.kernels.decode import decode_window, event_count, find_block, unpack_block, verify_block
 from uihkv.kernels.memory import copy_bytes, load_i64, load_u8, load_u16
@@ -180,8 +181,12 @@ def _load_codes(
         start[i + 1] = total
     if total != size:
         return _CODES, np.int64(0), np.int64(0)
+    read = np.int64(0)  # what all events hold: repeats of a long value could ask for more than there is memory
     for i in range(count):
         if codes[i] < 0 or codes[i] >= values:
+            return _CODES, np.int64(0), np.int64(0)
+        read += start[codes[i] + 1] - start[codes[i]]
+        if i > 0 and read > MAX_CHUNK_RAW_BYTES:
             return _CODES, np.int64(0), np.int64(0)
     return _OK, values, total
 
