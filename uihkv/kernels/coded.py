@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from uihkv.chunk import SCHEMA_AT
-from uihkv.chunk import MAX_CHUNK_RAW_BYTES
+from uihkv.chunk import MAX_CHUNK_RAW_BYTES, SCHEMA_AT
 from uihkv.kernels import status
 from uihkv.kernels.decode import decode_window, event_count, find_block, unpack_block, verify_block
 from uihkv.kernels.memory import copy_bytes, load_i64, load_u8, load_u16
