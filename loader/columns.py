@@ -67,6 +67,11 @@ def parse_arrow(name: str, column: Any) -> Array:
         raise SchemaError(f"column {name!r} has {column.null_count} nulls; fill them first, examples have no nulls")
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        if pa.types.is_struct(kind.value_type):
+            raise SchemaError(
+                f"column {name!r} holds lists of structs; inline tails are read from streams, and from files once "
+                "uihkv slim has moved their pointers behind them; leave out others by naming the columns you want"
+            )
         n = len(column)
         lengths = pc.min_max(pc.list_value_length(column)).as_py() if n else {"min": 0, "max": 0}
         if lengths["min"] != lengths["max"]:

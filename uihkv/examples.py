@@ -173,7 +173,7 @@ def _choose_targets(
     begin = offsets[:-1][user_row]
     passes = np.ones(n, np.bool_)
     for test in wanted.tests(schema):
-        passes &= test.accepts(histories.values(test.column))
+        passes &= test.accepts(histories.values(test.column), histories.element_offsets(test.column))
     if every is not None and every > 1:
         count = np.cumsum(passes)
         before = np.append(0, count)[begin]

@@ -23,6 +23,7 @@ from loader import (
     JsonLines,
     Loader,
     LoaderClosedError,
+    ParquetExamples,
     ParquetFolder,
     SettingError,
     StateError,
@@ -283,6 +284,16 @@ def test_inline_tails_are_joined(store: Store) -> None:
     assert lengths == [6, 8, 8]
     assert batch.history["item_id"].values.tolist() == [*range(6), *range(8), *range(8)]
     assert list(batch.examples) == ["row"]
+
+
+def test_inline_tails_in_a_file_are_refused_with_a_way_out(store: Store, tmp_path: Path) -> None:
+    table = pa.table(examples([4]))
+    tail = InlineTail.of(SCHEMA, [4], [0, 1], {"ts": [40], "item_id": [4]}).to_arrow(SCHEMA)
+    for name in tail.column_names:
+        table = table.append_column(name, tail.column(name))
+    pq.write_table(table, tmp_path / "e.parquet")
+    with pytest.raises(SchemaError, match="uihkv slim"):
+        ParquetExamples(tmp_path / "e.parquet")
 
 
 def test_json_lines_from_a_pipe(store: Store) -> None:
