@@ -1,12 +1,17 @@
 """Which number stands for which string user id: two sub-databases of a shard.
 
 ``names``: the name's UTF-8 bytes → the number, as in a tail's key. ``ids``: the number → the name. Both are written in
-the transaction of the user's first event and never change, also when all of the user's events are erased: versions
-are never reused. A store with int64 ids has neither.
+the transaction of the user's first event. A store with int64 ids has neither.
+
+A name that is erased leaves a *trace* in its place in both: a random salt, and a hash of salt and name. It does not
+tell the name, but when the same name is given again, it is found on the way to a free number and gets its old one:
+versions are never reused. No name looks like a trace, which begins with a byte that UTF-8 does not have.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +26,14 @@ from uihkv.names import BatchNames, next_numbers
 Int64s = NDArray[np.int64]
 
 DATABASES = (b"names", b"ids")
+
+_TRACE = b"\xff"
+_SALT_BYTES = _HASH_BYTES = 16
+
+
+def _trace(name: bytes, salt: bytes) -> bytes:
+    """What is left of an erased name."""
+    return _TRACE + salt + hashlib.blake2b(name, digest_size=_HASH_BYTES, salt=salt).digest()
 
 
 class NameTable:
@@ -66,12 +79,35 @@ class NameTable:
                 found.append(self._checked(bytes(known), name))
                 continue
             key = packed[index * width : (index + 1) * width]
-            while transaction.get(key, db=self._ids) is not None:
+            while (holder := transaction.get(key, db=self._ids)) is not None:
+                left = bytes(holder)
+                if left.startswith(_TRACE) and left == _trace(name, left[1 : 1 + _SALT_BYTES]):
+                    transaction.delete(left, db=self._names)
+                    break
                 key = keys.tail_keys(next_numbers(keys.parse_tail_keys([key]), shards))
             transaction.put(name, key, db=self._names)
             transaction.put(key, name, db=self._ids)
             found.append(key)
         return keys.parse_tail_keys(found)[place.reshape(-1)]
+
+    def erase(self, transaction: Any, users: Int64s) -> None:
+        """Leave a trace in the place of the names of these users: int64[n]; those that have none stay as they are.
+
+        Args:
+            transaction: a write transaction.
+            users: their numbers.
+
+        """
+        packed, width = keys.tail_keys(users), keys.TAIL_KEY_BYTES
+        for at in range(0, len(packed), width):
+            key = packed[at : at + width]
+            held = transaction.get(key, db=self._ids)
+            if held is None or (name := bytes(held)).startswith(_TRACE):
+                continue
+            trace = _trace(name, os.urandom(_SALT_BYTES))
+            transaction.delete(name, db=self._names)
+            transaction.put(trace, key, db=self._names)
+            transaction.put(key, trace, db=self._ids)
 
     def _checked(self, key: bytes, name: bytes) -> bytes:
         if len(key) != keys.TAIL_KEY_BYTES:
@@ -82,9 +118,9 @@ class NameTable:
         return key
 
     def name_of(self, transaction: Any, user: int) -> int | str:
-        """The name behind a number; the number itself where it has none, as in stores with int64 ids."""
+        """The name behind a number; the number itself where it has none: in stores with int64 ids, or once erased."""
         name = transaction.get(keys.tail_keys(np.array([user])), db=self._ids)
-        return user if name is None else bytes(name).decode(errors="replace")
+        return user if name is None or bytes(name[:1]) == _TRACE else bytes(name).decode(errors="replace")
 
     def names_of(self, transaction: Any, users: Int64s) -> tuple[Bytes, Int64s]:
         """Names of the users of these numbers, int64[n]: their bytes, and int64[n+1], where each begins.
@@ -108,9 +144,10 @@ class NameTable:
         return values, offsets
 
     def list_names(self, transaction: Any) -> list[str]:
-        """All names, in the order of their numbers."""
+        """All names, in the order of their numbers, without those that were erased."""
         with transaction.cursor(db=self._ids) as cursor:
-            return [bytes(name).decode(errors="replace") for name in cursor.iternext(keys=False, values=True)]
+            names = [bytes(name) for name in cursor.iternext(keys=False, values=True)]
+        return [name.decode(errors="replace") for name in names if not name.startswith(_TRACE)]
 
     def number_of(self, transaction: Any, name: str) -> int:
         """The number behind a name.

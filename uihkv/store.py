@@ -654,6 +654,29 @@ class Store:
             users, known = snapshot.find_users(users)
         return trim_users(self.shard_access(), users[known], None if before is None else before[known])
 
+    def erase(self, user_id: ArrayLike) -> TrimResult:
+        """Remove all events of one user or several, and of string ids the names: erasure.
+
+        As :meth:`trim` to the heads. Of a name a salted hash stays, which does not tell it, but by which it gets its
+        old place when it is given again: versions are never reused. Until then its user is unknown. An int64 id
+        stays, with its head and latest visible time. Erasing again removes nothing.
+
+        Args:
+            user_id: a user, or int64[n] or strings; unknown ones have nothing to lose.
+
+        Raises:
+            PointerError: for ids that are not of the store's kind.
+            ReadOnlyError: when the store was opened with ``readonly=True``.
+
+        """
+        from uihkv.trim import trim_users
+
+        self._check_writable()
+        with self.snapshot() as snapshot:
+            users, known = snapshot.find_users(as_user_ids(user_id, "user_id"))
+        named = self.schema.user_id == "string"
+        return trim_users(self.shard_access(), users[known], None, forget_names=named)
+
     def trim_by_age(self, visible_before: int, *, progress: Progress | None = None) -> TrimResult:
         """Remove the events of all users that became visible before a moment: retention.
 

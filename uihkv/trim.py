@@ -30,13 +30,14 @@ from uihkv.schema import VISIBLE_AT
 Int64s = NDArray[np.int64]
 
 
-def trim_users(access: ShardAccess, users: Int64s, before: Int64s | None) -> TrimResult:
+def trim_users(access: ShardAccess, users: Int64s, before: Int64s | None, *, forget_names: bool = False) -> TrimResult:
     """Remove the events of these users below a version each.
 
     Args:
         access: to the store's shards.
         users: int64[n]; unknown ones are left out, of one named twice the higher version counts.
         before: int64[n]; None: their heads.
+        forget_names: erase the names of string ids, in the transactions that take their users' events.
 
     Raises:
         PointerError: for a version past the head or below 0; nothing is then removed.
@@ -56,7 +57,8 @@ def trim_users(access: ShardAccess, users: Int64s, before: Int64s | None) -> Tri
                 _check_borders(view, some[shard == number], border[shard == number])
     result = TrimResult()
     for number in np.unique(shard).tolist():
-        result += _trim_shard(access, number, some[shard == number], border[shard == number])
+        mine = shard == number
+        result += _trim_shard(access, number, some[mine], border[mine], forget_names=forget_names)
     return result
 
 
@@ -135,7 +137,9 @@ def _find_borders(view: ShardView, moment: int) -> tuple[Int64s, Int64s]:
     return parts.users[loses], border[loses]
 
 
-def _trim_shard(access: ShardAccess, number: int, users: Int64s, border: Int64s) -> TrimResult:
+def _trim_shard(
+    access: ShardAccess, number: int, users: Int64s, border: Int64s, *, forget_names: bool = False
+) -> TrimResult:
     """Trim users of one shard, who ascend, some in a transaction."""
     result = TrimResult()
     done = 0
@@ -143,6 +147,8 @@ def _trim_shard(access: ShardAccess, number: int, users: Int64s, border: Int64s)
         with access.writing(number) as view:
             some = slice(done, done + view.part_users)
             result += _trim_part(view, users[some], border[some])
+            if forget_names:
+                view.shard.names.erase(view.transaction, users[some])
         done = some.stop
     return result
 

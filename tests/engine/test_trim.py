@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.engine.test_store_life import SCHEMA, batch
-from uihkv import PointerError, Pointers, Projection, ReadOnlyError, SchemaError, Store, TrimmedError
+from uihkv import Column, PointerError, Pointers, Projection, ReadOnlyError, Schema, SchemaError, Store, TrimmedError
 
 ITEMS = Projection(["item_id"])
 
@@ -121,3 +121,38 @@ def test_a_version_whose_events_are_gone_says_so_where_no_event_is_wanted(store:
         assert snapshot.read(kept, ITEMS, since=[11]).lengths.tolist() == [0]
         with pytest.raises(PointerError, match="last_ts"):
             snapshot.read(Pointers([0], [11], [1]), ITEMS, since=[11])
+
+
+def test_an_erased_name_is_gone_from_a_copy_and_its_versions_are_never_reused(tmp_path: Path) -> None:
+    schema = Schema([Column("item_id", "int64")], user_id="string")
+
+    def append(store: Store, name: str, items: list[int]) -> None:
+        store.append({"user_id": [name] * len(items), "ts": [1] * len(items), "item_id": items}, backfill=True)
+
+    def holds(path: Path, name: str) -> bool:
+        return any(name.encode() in file.read_bytes() for file in path.rglob("*.mdb"))
+
+    with Store.create(tmp_path / "store", schema, shards=2) as store:
+        append(store, "alice@example.org", [1, 2, 3])
+        append(store, "bob", [4])
+        with store.snapshot() as snapshot:
+            logged = snapshot.head(["alice@example.org", "bob"])
+        assert store.erase("alice@example.org").events == 3
+        assert store.erase(["alice@example.org", "nobody"]).events == 0
+        assert store.verify(isolated=False).ok
+        store.compact(copy_to=tmp_path / "copy")
+        assert holds(store.path, "alice@example.org")
+    assert holds(tmp_path / "copy", "bob") and not holds(tmp_path / "copy", "alice@example.org")
+    with Store.open(tmp_path / "copy") as copy:
+        with copy.snapshot() as snapshot:
+            assert snapshot.users().tolist() == ["bob"]
+            with pytest.raises(PointerError):
+                snapshot.read(logged)
+            assert snapshot.read(logged, ITEMS, on_missing="empty").values("item_id").tolist() == [4]
+        append(copy, "alice@example.org", [5])
+        with copy.snapshot() as snapshot:
+            assert snapshot.head(["alice@example.org"]).version.tolist() == [4]
+            with pytest.raises(TrimmedError, match="alice"):
+                snapshot.read(logged)
+            assert snapshot.read(logged, ITEMS, on_trimmed="truncate").values("item_id").tolist() == [4]
+        assert copy.verify(isolated=False).ok

@@ -88,7 +88,8 @@ def test_trim_removes_and_later_commands_say_so(folder: Path, tmp_path: Path) ->
     assert pq.read_table(tmp_path / "slim.parquet").column("version").to_pylist() == [2, 2, 3, 1, 0]
     aged = json.loads(run("trim", tmp_path / "store", "--visible-before", 31, "--json").stdout)
     assert (aged["users"], aged["events"]) == (1, 1)
-    for wrong in ([], [1, "--visible-before", 3], ["--visible-before", 3, "--before", 1]):
+    older = ["--visible-before", 3]
+    for wrong in ([], [1, *older], [1, "--erase", "--before", 1], [*older, "--before", 1]):
         assert run("trim", tmp_path / "store", *wrong).returncode == 2
     shown = run("show", tmp_path / "store", 1)
     assert shown.returncode == 0, shown.stderr

@@ -18,6 +18,9 @@ def trim(
     before: Annotated[
         int | None, typer.Option(min=0, metavar="V", help="Keep this user's events from version V on, not none.")
     ] = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", metavar="", help="Take all events, and forget the name of a string id.")
+    ] = False,
     visible_before: Annotated[
         int | None,
         typer.Option(metavar="TICKS", help="Of all users, what became visible before this moment."),
@@ -39,9 +42,12 @@ def trim(
         raise typer.BadParameter("give a USER, or --visible-before for all users", param_hint="USER")
     if before is not None and user is None:
         raise typer.BadParameter("it needs a USER; for all users give --visible-before", param_hint="--before")
+    if erase and (user is None or before is not None):
+        raise typer.BadParameter("it goes with a USER alone", param_hint="--erase")
     with open_store(store, readonly=False) as opened, progress_bar("trim", "a first run compiles kernels") as bar:
         if user is not None:
-            result = opened.trim(parse_user(opened.schema, user), before)
+            parsed = parse_user(opened.schema, user)
+            result = opened.erase(parsed) if erase else opened.trim(parsed, before)
         else:
             assert visible_before is not None  # one of the two is given
             result = opened.trim_by_age(visible_before, progress=bar)
