@@ -12,7 +12,8 @@ import sys
 from perf.harness import add_options
 
 BENCHES: dict[str, str] = {
-    "lookup": "versioned reads against slices of plain arrays",
+    "read": "versioned reads against arrays in memory and file formats, and where their time goes",
+    "lookup": "versioned reads against slices of plain arrays, in a few seconds",
     "fatrows": "bytes stored, written and read: pointers against fat rows",
     "footprint": "bytes an event on disk, against raw columns and Parquet",
     "ingest": "events a second in bulk and one at a time, and bytes written for them",

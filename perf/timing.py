@@ -108,6 +108,7 @@ def interleave(
     warmup: int = 1,
     min_s: float = 0.0,
     seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
     """Measure variants side by side.
 
@@ -118,6 +119,8 @@ def interleave(
         warmup: calls of each before anything is measured (compiles, fills caches).
         min_s: a measurement calls its variant again until this much time is estimated to pass; the mean counts.
         seed: of the order in which the variants of a repetition run.
+        clock: seconds of what; ``time.thread_time``, for work of the calling thread that waits for nothing, leaves out
+            what other processes take from it on a busy machine.
 
     """
     names = list(variants)
@@ -125,7 +128,7 @@ def interleave(
     for name in names:
         took = math.inf
         for _ in range(max(warmup, 1 if min_s else 0)):
-            took = min(took, timed(variants[name]))
+            took = min(took, timed(variants[name], clock=clock))
         calls[name] = max(1, math.ceil(min_s / max(took, 1e-7))) if min_s else 1
     rng = np.random.default_rng(seed)
     seconds = {name: np.empty(repeats) for name in names}
@@ -135,7 +138,7 @@ def interleave(
         for repetition in range(repeats):
             for index in rng.permutation(len(names)).tolist():
                 name = names[index]
-                seconds[name][repetition] = timed(variants[name], calls[name])
+                seconds[name][repetition] = timed(variants[name], calls[name], clock)
             gc.collect()
     finally:
         if collecting:
@@ -143,12 +146,12 @@ def interleave(
     return Comparison(baseline or names[0], {name: Samples(values) for name, values in seconds.items()})
 
 
-def timed(function: Callable[[], object], calls: int = 1) -> float:
+def timed(function: Callable[[], object], calls: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds that a call takes, the mean of several in a row."""
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(calls):
         function()
-    return (time.perf_counter() - begin) / calls
+    return (clock() - begin) / calls
 
 
 @dataclass(frozen=True, slots=True)

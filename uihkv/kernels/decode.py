@@ -59,6 +59,7 @@ from uihkv.kernels.memory import (
     load_u16,
     load_u32,
     prefetch,
+    store_i64,
     u8_at,
     u16_at,
     u32_at,
@@ -73,6 +74,7 @@ VERIFY_NEVER, VERIFY_ONCE, VERIFY_ALWAYS = range(3)
 _LAST_BIT = 63
 
 _DECIMALS = 512
+_EXACT_BITS = 23
 """Words between the integers of a decimal block and narrower floats: they stay in the first cache."""
 
 _LINE = 64
@@ -372,10 +374,50 @@ def _bits_of(source: Any, bit: Any, last_word: Any, mask: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
+def _spread_groups(source: Any, bits: Any, base: Any, target: Any, groups: Any) -> None:
+    """``base + x`` for groups of eight elements of fewer than 8 bits, which fill whole bytes, into bytes.
+
+    A group is one word, halved three times; an element costs a fifth of what it costs alone.
+    """
+    one = np.uint64(1)
+    b = np.uint64(bits)
+    fours = (one << (np.uint64(4) * b)) - one
+    twos = ((one << (np.uint64(2) * b)) - one) * np.uint64(0x0000000100000001)
+    ones = ((one << b) - one) * np.uint64(0x0001000100010001)
+    low = np.uint64(0x7F7F7F7F7F7F7F7F)
+    added = np.uint64(base & 0xFF) * np.uint64(0x0101010101010101)
+    for group in range(groups):
+        x = np.uint64(load_i64(source + group * bits))
+        x = (x & fours) | (((x >> (np.uint64(4) * b)) & fours) << np.uint64(32))
+        x = (x & twos) | (((x >> (np.uint64(2) * b)) & twos) << np.uint64(16))
+        x = (x & ones) | (((x >> b) & ones) << np.uint64(8))
+        x = ((x & low) + (added & low)) ^ ((x ^ added) & ~low)  # a byte's carry stays out of the next
+        store_i64(target + 8 * group, np.int64(x))
+
+
+@njit(nogil=True, cache=True)
 def _shift_bits(
     source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, width: Any, n: Any
 ) -> None:
     """``base + scale * x`` for n elements of so many bits from the first on; the block has ``size`` bytes."""
+    lead = -first & 7
+    if width == 1 and scale == 1 and bits < 8 and n >= lead + 16:
+        begin = ((first + lead) >> 3) * bits
+        groups = min((n - lead) >> 3, (size - 8 - begin) // bits + 1)
+        if groups > 0:
+            done = lead + 8 * groups
+            _shift_each(source, bits, size, first, base, scale, target, width, lead)
+            _spread_groups(source + begin, bits, base, target + lead, groups)
+            _shift_each(source, bits, size, first + done, base, scale, target + done, width, n - done)
+            return
+    _shift_each(source, bits, size, first, base, scale, target, width, n)
+
+
+@njit(nogil=True, cache=True)
+def _shift_each(
+    source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, width: Any, n: Any
+) -> None:
+    """As :func:`_shift_bits`, one element after the other."""
     mask = (np.int64(1) << bits) - 1
     last_word = size - 8
     bit = first * bits
@@ -433,13 +475,24 @@ def _decode_float_bits(
         widen_floats(held, full, target, target_width, n)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _decode_decimal(
     source: Any, width: Any, items: Any, first: Any, base: Any, scale: Any, full: Any,
     target: Any, target_width: Any, n: Any,
 ) -> None:  # fmt: skip
     """N quotients: float64, rounded to the type of ``full`` bytes, in the target's type."""
     divisor = np.float64(scale)
+    bits = width - IN_BITS if width > IN_BITS else 8 * width
+    if target_width == 4 and bits <= _EXACT_BITS and abs(base) <= 1 << _EXACT_BITS and scale <= 1 << _EXACT_BITS:
+        # Both numbers are float32, whose quotient is the one that float64's rounds to (53 bits are twice 24 and more).
+        # Each word is read before the quotient takes its place.
+        _decode_frame(source, width, items, first, base, 1, target, 4, n)
+        held32 = i32_at(target, n)
+        short = held32.view(np.float32)
+        divisor32 = np.float32(scale)
+        for i in range(n):
+            short[i] = np.float32(held32[i]) / divisor32
+        return
     if target_width == 8:
         # Each word is read before the quotient takes its place.
         _decode_frame(source, width, items, first, base, 1, target, 8, n)
