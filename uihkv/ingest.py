@@ -14,11 +14,12 @@ Two ways lead into the store. *By rows*: batch after batch as the rows come. *By
 built, whose tails would otherwise be written again with every batch. Both can be shared among processes that each own
 some shards (:mod:`uihkv.shares`).
 
-Memory holds, a process, one batch of ``batch_rows`` rows as it is read, parsed and written, and by user also
-``grouping.HELD_BYTES``; nothing grows with the files. A batch stands in memory up to eight times at once (as Arrow, as
-parsed columns, ordered by shard, by user, and encoded): at the default ``batch_rows`` and 30 bytes an event that is
-some 65 MB, with 1 kB an event 2 GB, so that wide events want smaller batches. Beside it stands a piece of the file:
-:mod:`uihkv.formats` says how large for each format.
+Memory holds, a process, one batch of ``batch_rows`` rows as it is read, parsed and written, up to eight times at once
+(as Arrow, as parsed columns, by shard, by user, and encoded), and a piece of the file, of which :mod:`uihkv.formats`
+says how large. By user also ``grouping.HELD_BYTES``, and the pages of one append a shard, which LMDB keeps for the
+next; nothing that grows with the files (``python -m perf.bulkmemory``). By rows also the tails of the batch's users,
+which are written anew, up to ``chunk_events`` events each: where a first load is large and its users are scattered,
+build the store or give ``order_by``. Wide events want smaller batches.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from uihkv.matching import EventFile, match_files, remaining
 from uihkv.names import parse_names
 from uihkv.schema import USER_ID
 from uihkv.shares import Grouping, Stage, Work, work_together
-from uihkv.store import Store
+from uihkv.store import Store, check_source
 from uihkv.userids import STRING
 
 BATCH_ROWS = 1 << 18
@@ -144,6 +145,8 @@ def ingest(
     for name, value, most in (("batch_rows", batch_rows, 1 << 40), ("processes", processes, store.shards)):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise SchemaError(f"{name} is {value!r}; a whole number from 1 to {most} is expected")
+    if source is not None:
+        check_source(source, 0)
     if store.readonly:
         raise ReadOnlyError(f"{store.path} was opened with readonly=True; open it without to ingest")
     if scratch is not None and not Path(scratch).is_dir():

@@ -399,7 +399,7 @@ class Store:
         self._check_writable()
         if backfill and visible_at is not None:
             raise SchemaError("backfill=True takes visible times from ts; give visible_at or backfill, not both")
-        offset = _check_source(source, offset)
+        offset = check_source(source, offset)
         layouts = self._layouts()
         events = parse_events(layouts.schema, data, visible_at)
         if visible_at is None:
@@ -1093,7 +1093,7 @@ def _check_durability(durability: str) -> None:
         raise SchemaError(f"durability is {durability!r}; one of {', '.join(get_args(Durability))} is expected")
 
 
-def _check_source(source: str | None, offset: int | None) -> int | None:
+def check_source(source: str | None, offset: int | None) -> int | None:
     """The offset as a plain int."""
     if (source is None) != (offset is None):
         raise SchemaError("source and offset go together; give both or neither")

@@ -287,6 +287,7 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path, store: Store) -> None
         (lambda: ingest(store, path, batch_rows=0), SchemaError, "batch_rows"),
         (lambda: ingest(store, path, processes=5), SchemaError, "1 to 4"),
         (lambda: ingest(store, path, scratch=tmp_path / "none"), SchemaError, "scratch"),
+        (lambda: ingest(store, path, source="a\0b", order_by="seen"), SchemaError, "NUL"),
         (lambda: ingest(store, flat), SchemaError, "tags"),
         (lambda: ingest(store, tmp_path / "empty.csv"), FormatError, "CSV"),
         (lambda: ingest(store, tmp_path / "none.parquet"), FormatError, "does not exist"),

@@ -50,6 +50,24 @@ def test_an_ingest_run_again_stores_nothing_twice(folder: Path) -> None:
     assert (told["appended"], told["replayed"]) == (0, 4)
 
 
+def test_ingest_takes_text_in_the_order_of_a_column_by_several_processes(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("user_id,ts,item_id,come\n5,10,1,3\n6,11,2,2\n5,12,3,1\n")
+    made = run("create", tmp_path / "store", "--schema", folder / "schema.toml", "--shards", 2)
+    assert made.returncode == 0, made.stderr
+    told = run(
+        "ingest", tmp_path / "store", tmp_path / "log.txt", "--format", "csv", "--order-by", "come", "--processes", 2,
+        "--scratch", tmp_path, "--source", "log", "--json",
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["appended"] == 3
+    with Store.open(tmp_path / "store") as store, store.snapshot() as snapshot:
+        assert store.sources() == {"log": 3}
+        assert snapshot.read(snapshot.head([5])).values("item_id").tolist() == [3, 1]
+    refused = run("ingest", tmp_path / "store", tmp_path / "log.txt", "--format", "orc")
+    assert refused.returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "store"]
+
+
 def test_stats_and_show_say_what_is_there(folder: Path) -> None:
     told = json.loads(run("stats", folder / "store", "--json").stdout)
     assert (told["events"], told["users"], told["shards"]) == (4, 2, 2)
