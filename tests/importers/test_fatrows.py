@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.front.test_cli import run
+from tests.importers.conftest import Log
 from uihkv import Pointers, Projection, SchemaError, Store, StoreExistsError, UihkvError
 from uihkv.importers import migration
 from uihkv.importers.fatrows import FatRowsResult, import_fat_rows
-from uihkv.importers.migration import ConflictError, VerificationError
+from uihkv.importers.migration import ConflictError, FatRowsProgress, VerificationError
 
 Row = dict[str, Any]
 
@@ -99,7 +102,7 @@ NAMES = ("ts", "item_id", "dwell")
 
 
 @pytest.mark.parametrize("max_len", [3, 8, 1000])
-def test_every_example_comes_back_and_resolves_to_its_version(max_len: int, tmp_path: Path) -> None:
+def test_every_example_comes_back_and_resolves_to_its_version(max_len: int, tmp_path: Path, log_import: Log) -> None:
     rows = draw_rows(1, users=6, events=300, max_len=max_len)
     fat = write(tmp_path / "fat.parquet", rows)
 
@@ -120,6 +123,8 @@ def test_every_example_comes_back_and_resolves_to_its_version(max_len: int, tmp_
         assert resolved.version.tolist() == slim["version"].to_pylist()
         assert resolved.last_ts.tolist() == slim["last_ts"].to_pylist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fat.parquet", "slim.parquet", "store"]
+    what = f"{result.verified} of {result.rows} rows verified, {result.copied} copied events"
+    log_import(f"fat rows to {max_len}", 1, result.events, result.users, what)
 
 
 def test_shuffled_rows_without_moments_are_ordered_by_their_newest_events(tmp_path: Path) -> None:
@@ -237,6 +242,25 @@ def test_hashes_that_lie_are_found_before_anything_is_published(
     with pytest.raises(VerificationError, match=r"nothing was published|resolve it again"):
         migrate(tmp_path, fat, asked="asked")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fat.parquet"]
+
+
+def test_a_migration_that_is_killed_publishes_nothing(tmp_path: Path) -> None:
+    rows = draw_rows(11, users=2, events=40, max_len=4)
+    fat = write(tmp_path / "fat.parquet", rows)
+
+    def die(at: FatRowsProgress) -> None:
+        if at.stage == "verify":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        try:
+            migrate(tmp_path, fat, progress=die)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (tmp_path / "store").exists() and not (tmp_path / "slim.parquet").exists()
+    assert migrate(tmp_path, fat).verified == 40
 
 
 def test_strings_timestamps_other_names_and_several_files(tmp_path: Path) -> None:

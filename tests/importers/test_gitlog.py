@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.importers.conftest import Log
 from tests.importers.test_public_logs import read_back
 from uihkv import FormatError, Store
 from uihkv.importers import ImportProgress
@@ -93,14 +94,14 @@ def plain_log(repository: Path) -> dict[int, list[tuple[Any, ...]]]:
     return histories
 
 
-def test_events_equal_those_of_gits_own_log(repository: Path, tmp_path: Path) -> None:
+def test_events_equal_those_of_gits_own_log(repository: Path, tmp_path: Path, log_import: Log) -> None:
     seen: list[ImportProgress] = []
     result = import_git(repository, tmp_path / "store", shards=2, batch_rows=10, progress=seen.append)
     expected = plain_log(repository)
     assert read_back(tmp_path / "store") == expected
     assert result.appended == result.events == sum(map(len, expected.values())) > 80
     assert [at.share for at in seen if at.stage == "read"][-1] == 1.0
-    print(f"\ngit log: {result.events} events, {len(expected)} users, first {expected[0][0]}")
+    log_import("git log", 1, result.events, len(expected), f"user 0: {expected[0][0]}")
 
 
 def test_an_import_killed_at_a_batch_is_completed_by_the_next(repository: Path, tmp_path: Path) -> None:

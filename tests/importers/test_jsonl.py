@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.importers.conftest import Log
 from uihkv import Column, Pointers, Projection, Schema, SchemaError, Store
-from uihkv.importers import import_log
+from uihkv.importers import ImportProgress, import_log
 
 SCHEMA = Schema(
     [
@@ -42,7 +45,7 @@ def read(path: Path, users: list[int]) -> Any:
         )
 
 
-def test_nested_fields_defaults_lists_and_iso_times(tmp_path: Path) -> None:
+def test_nested_fields_defaults_lists_and_iso_times(tmp_path: Path, log_import: Log) -> None:
     file = write(tmp_path / "log.jsonl", LINES)
     import_log("jsonl", tmp_path / "store", file, columns=SCHEMA, rename=RENAME, time="iso", shards=1)
     found = read(tmp_path / "store", [7, 9])
@@ -61,6 +64,30 @@ def test_nested_fields_defaults_lists_and_iso_times(tmp_path: Path) -> None:
     assert found.values("paid").tolist() == [False, False, True]
     values, _, lists = found["tags"]
     assert (values.tolist(), lists.tolist()) == ([1, 2], [0, 0, 2, 2])
+    first = tuple(found.values(name)[0].tolist() for name in ("ts", "visible_at", "item_id", "dwell"))
+    log_import("jsonl", 1, 3, 2, f"user 7: {first}")
+
+
+def test_an_import_killed_at_a_batch_is_completed_by_the_next(tmp_path: Path) -> None:
+    lines = [{"user_id": n % 3, "ts": 100 - n, "item_id": n} for n in range(30)]
+    file = write(tmp_path / "log.jsonl", lines)
+
+    def die(at: ImportProgress) -> None:
+        if at.stage == "write" and at.events >= 14:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    options: dict[str, Any] = {"columns": SCHEMA, "shards": 2, "batch_rows": 7, "source": "log"}
+    child = os.fork()
+    if not child:
+        try:
+            import_log("jsonl", tmp_path / "store", file, progress=die, **options)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    again = import_log("jsonl", tmp_path / "store", file, **options)
+    assert (again.appended, again.replayed) == (16, 14)
+    found = read(tmp_path / "store", [0, 1, 2])
+    assert found.values("item_id").tolist() == [*range(0, 30, 3), *range(1, 30, 3), *range(2, 30, 3)]
 
 
 @pytest.mark.parametrize(("unit", "tick"), [(None, 1714564800250), ("s", 1714564800), ("us", 1714564800250000)])

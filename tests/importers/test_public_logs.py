@@ -1,34 +1,19 @@
-"""Every format's importer against a plain-Python reader of the same files: counts, values, order, resuming, bad lines.
-
-``pytest -q tests/importers -s`` prints a table of what each made of its sample.
-"""
+"""Every format's importer against a plain reader of the same files: counts, values, order, resuming, bad lines."""
 
 from __future__ import annotations
 
 import gzip
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.importers.conftest import Log
 from tests.importers.logs import SAMPLES, Sample
 from uihkv import FormatError, Pointers, Projection, SchemaError, Store
 from uihkv.importers import ImportProgress, import_log, make_importer
-
-TABLE: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    print(
-        "\n".join(
-            ["", f"{'format':18} {'files':>5} {'events':>6} {'users':>5}  first user's first event", *sorted(TABLE)]
-        )
-    )
 
 
 @pytest.fixture(params=list(SAMPLES))
@@ -55,7 +40,9 @@ def read_back(path: Path) -> dict[Any, list[tuple[Any, ...]]]:
     return found
 
 
-def test_events_equal_those_of_a_plain_reader(sample: Sample, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_events_equal_those_of_a_plain_reader(
+    sample: Sample, tmp_path: Path, request: pytest.FixtureRequest, log_import: Log
+) -> None:
     files = sample.write(tmp_path)
     expected = sample.histories(files)
     seen: list[ImportProgress] = []
@@ -71,7 +58,7 @@ def test_events_equal_those_of_a_plain_reader(sample: Sample, tmp_path: Path, re
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]  # nothing is left beside the store
     first = min(expected)
     name = request.node.callspec.params["sample"]
-    TABLE.append(f"{name:18} {len(files):5} {count:6} {len(expected):5}  user {first}: {expected[first][0]}")
+    log_import(name, len(files), count, len(expected), f"user {first}: {expected[first][0]}")
 
 
 def test_an_import_killed_at_a_batch_is_completed_by_the_next(sample: Sample, tmp_path: Path) -> None:
@@ -79,14 +66,18 @@ def test_an_import_killed_at_a_batch_is_completed_by_the_next(sample: Sample, tm
     expected = sample.histories(files)
     count = sum(map(len, expected.values()))
 
-    def die(at: ImportProgress) -> None:
-        if at.stage == "write" and at.events >= 14:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     child = os.fork()
     if not child:
         try:
-            import_log(sample.format, tmp_path / "store", files, shards=2, batch_rows=7, source="log", progress=die)
+            import_log(
+                sample.format,
+                tmp_path / "store",
+                files,
+                shards=2,
+                batch_rows=7,
+                source="log",
+                progress=_die_while_writing,
+            )
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
@@ -105,6 +96,27 @@ def test_an_import_killed_at_a_batch_is_completed_by_the_next(sample: Sample, tm
     with pytest.raises(SchemaError, match="does not take"):
         other = "kuairand" if sample.format != "kuairand" else "otto"
         import_log(other, tmp_path / "store", SAMPLES[other].write(tmp_path))
+
+
+def test_an_import_without_a_source_that_is_killed_leaves_no_half_store(tmp_path: Path) -> None:
+    sample = SAMPLES["taobao"]
+    files = sample.write(tmp_path)
+    child = os.fork()
+    if not child:
+        try:
+            import_log("taobao", tmp_path / "store", files, batch_rows=7, progress=_die_while_writing)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (tmp_path / "store").exists()
+    import_log("taobao", tmp_path / "store", files)
+    assert read_back(tmp_path / "store") == sample.histories(files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["UserBehavior.csv", "store"]  # leftovers are gone, too
+
+
+def _die_while_writing(at: ImportProgress) -> None:
+    if at.stage == "write" and at.events >= 14:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if sample.bad])

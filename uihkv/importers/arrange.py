@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from uihkv.aside import owned_folder
+from uihkv.grouping import writing_to
 from uihkv.keys import shard_of
 from uihkv.names import numbers_of
 from uihkv.pointers import as_user_ids
@@ -67,14 +68,19 @@ class Arrangement:
     def finish(self) -> None:
         """No more rows follow."""
         self._deal()
-        for writer in self._writers.values():
-            writer.close()
+        with writing_to(self.folder):
+            for writer in self._writers.values():
+                writer.close()
 
     def _deal(self) -> None:
         table = pa.Table.from_batches(self._held, self._schema) if self._held else None
         self._held, self._held_rows, self._held_bytes = [], 0, 0
         if table is None or not table.num_rows:
             return
+        with writing_to(self.folder):
+            self._write(table)
+
+    def _write(self, table: pa.Table) -> None:
         part = part_of_users(table.column("user_id"), self._parts)
         order = np.argsort(part, kind="stable")
         table = table.take(pa.array(order)).combine_chunks()

@@ -4,7 +4,8 @@ A log is read to its end before the first event is stored, so that a bad line le
 that was not there is not made. For arrival order by time this pass deals the events into parts (:mod:`.arrange`); for
 arrival order by rows it checks them, and a second pass stores them.
 
-With a ``source``, a batch's offset is the number of events up to its end. An import that was interrupted and is run
+A store that is made without a ``source`` is filled aside and appears whole at the end, or not at all. With one, a
+batch's offset is the number of events up to its end. An import that was interrupted and is run
 again with the same source, files and settings reads the log again, and goes on behind the last batch that every shard
 has.
 """
@@ -127,7 +128,8 @@ def store_log(
             batches = _cut_files(importer.read(files, BadLines(on_bad)), files, batch_rows)
             bounds = [sum(counts[:n]) for n in range(len(counts) + 1)]
         if store is None:
-            store = stack.enter_context(Store.create(target, schema, shards))
+            make = Store.build if source is None else Store.create  # without a source, half a store is of no use
+            store = stack.enter_context(make(target, schema, shards))
         done = 0 if source is None else store.sources().get(source, 0)
         if source is not None and done:
             _check_boundary(source, done, bounds, batch_rows)
