@@ -12,6 +12,8 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 
+from torch.profiler import record_function
+
 from loader.batch import Batch
 from loader.epochs import Plan
 from loader.errors import LoaderClosedError
@@ -86,7 +88,9 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
             raise StopIteration
         ready, start = self._pipeline.ready, time.perf_counter()
         try:
-            return self._hand_over(self._pipeline.take(), ready, start)
+            with record_function("## loader.wait ##"):
+                sent = self._pipeline.take()
+            return self._hand_over(sent, ready, start)
         except Ended:
             self._finish()
             raise StopIteration from None
@@ -113,11 +117,15 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
     def close(self) -> None:
         """End this pass: no thread and no snapshot is left. Closing twice, or after the end, is no error."""
         self._over = True
-        self._finalizer.detach()
+        first = self._finalizer.detach() is not None
         self._pipeline.close()
+        if first and self._passed.meter.trace is not None:
+            self._passed.meter.trace.write()
 
     def _hand_over(self, sent: Sent, ready: int, start: float) -> Batch:
         batch = self._receive(sent)
+        if self._passed.meter.trace is not None:
+            self._passed.meter.trace.add("wait", self._next, start, time.perf_counter() - start)
         self._next += 1
         self._passed.begun = True
         self._passed.position = self._plan.position(self._next)

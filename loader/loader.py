@@ -14,6 +14,8 @@ import operator
 import os
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -25,6 +27,7 @@ from loader.epochs import BatchCuts, Plan, Uneven
 from loader.errors import LoaderClosedError, SettingError, StateError
 from loader.examples import Examples
 from loader.iterator import LoaderIterator, Pass
+from loader.live import live_line
 from loader.pipeline import Pipeline
 from loader.prefetch import Sent, Transfer, check_device
 from loader.reading import LocalReader, Reader
@@ -33,8 +36,9 @@ from loader.slabs import SlabPool
 from loader.stages import STAGES, TRANSFER, BatchMaker, Place
 from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
+from loader.trace import Trace
 from loader.workers.pool import Pools, WorkerPool
-from uihkv import Projection, SchemaError, Store
+from uihkv import Projection, SchemaError, Snapshot, Store
 
 if TYPE_CHECKING:
     from loader.stream import StreamExamples
@@ -79,6 +83,7 @@ class Loader:
             history, maybe nothing.
         dedup: hold each event once in a batch, however many of its examples and tenants see it; columns are then
             :class:`Deduplicated`, whose ``expand()`` gives the plain form on the device.
+        trace: a file that each pass writes when it ends: a Chrome trace of its stages (:mod:`loader.trace`).
 
     Raises:
         SettingError: for an argument that cannot be.
@@ -119,6 +124,7 @@ class Loader:
         device: torch.device | str | int | None = None,
         on_trimmed: Literal["raise", "truncate"] = "raise",
         dedup: bool = False,
+        trace: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(store, Store):
             raise SettingError(f"{type(store).__name__} given as store; open one with Store.open(path)")
@@ -161,6 +167,7 @@ class Loader:
             raise SettingError(f"on_trimmed is {on_trimmed!r}; 'raise' or 'truncate' is expected")
         self._on_trimmed: Literal["raise", "truncate"] = on_trimmed
         self._dedup = _flag("dedup", dedup)
+        self._trace = None if trace is None else Path(trace)
         if self._num_workers:
             start = (self._num_workers, store.path, self._tenants, self._dedup, on_trimmed)
             self._pools = Pools(lambda: WorkerPool(*start))
@@ -184,6 +191,7 @@ class Loader:
 
     # -- what trainers look at ----------------------------------------------------------------------
 
+    _trace: Path | None = None
     _num_workers = 0
     _pools: Pools | None = None
 
@@ -318,6 +326,14 @@ class Loader:
         """Times and counts of the newest pass, until now or until its end."""
         return self._pass.meter.read()
 
+    def live(self, *, disable: bool = False) -> AbstractContextManager[None]:
+        """While inside, a line on a terminal's standard error with rates, wait share and what limits."""
+        return live_line(self.stats, self._prefetch, disable)
+
+    def snapshot(self) -> Snapshot:
+        """A read view of the loader's store, for looking at it beside the loader; the caller closes it."""
+        return self._store.snapshot()
+
     # -- end ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -368,7 +384,7 @@ class Loader:
 
     def _new_meter(self) -> Meter:
         stages = STAGES if self._device is None else (*STAGES, TRANSFER)
-        return Meter(stages, self._workers())
+        return Meter(stages, self._workers(), None if self._trace is None else Trace(self._trace))
 
 
 class EpochSampler:

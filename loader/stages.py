@@ -99,20 +99,20 @@ class BatchMaker:
         """
         stage = STAGES[0]
         try:
-            with self._meter.timed(stage):
+            with self._meter.timed(stage, place.batch):
                 pointers, features = self._examples.take(place.indices)
             stage = STAGES[1]
             reading = self._reader.read(
                 Request(pointers, features.get(AS_OF), place.epoch, place.indices, self._inline)
             )
-            self._meter.count_read(stage, reading)
+            self._meter.count_read(stage, place.batch, reading)
             stage = STAGES[2]
-            with self._meter.timed(stage):
+            with self._meter.timed(stage, place.batch):
                 batch = assemble_batch(features, pointers, reading)
             if self._transfer is None:
                 return Sent(batch)
             stage = TRANSFER
-            with self._meter.timed(stage):
+            with self._meter.timed(stage, place.batch):
                 return self._transfer.send(batch)
         except BaseException as error:
             error.add_note(f"in the loader's stage {stage!r}, {place}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,11 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loader.reading import Reading
+    from loader.trace import Trace
+
+from torch.profiler import record_function
 
 from loader.freshness import Freshness
 
 CONSUMER = "consumer"
 """What limits when the trainer hardly ever waits."""
+
+_NEWEST = 1024
+"""Batches whose times count for percentiles."""
 
 _LITTLE_WAIT = 0.05
 """Wait share below which the trainer, and no stage, sets the pace."""
@@ -34,6 +41,7 @@ class StageStats:
         count: batches that it did.
         total_s: over all batches and threads.
         mean_s: of a batch.
+        p90_s, p99_s: of the newest batches, what 90 and 99 % of them do not exceed.
         max_s: of the slowest batch.
         busy_share: ``total_s`` of the time that the stage's threads had; 1.0: never idle.
 
@@ -43,6 +51,8 @@ class StageStats:
     count: int
     total_s: float
     mean_s: float
+    p90_s: float
+    p99_s: float
     max_s: float
     busy_share: float
 
@@ -67,6 +77,7 @@ class LoaderStats:
         wait_s: seconds the consumer waited for batches.
         wait_share: ``wait_s / elapsed_s``.
         ready_mean: batches that lay ready when the consumer asked, on average; at most ``prefetch``.
+        ready_share: how often at least one did: 1.0: the consumer was never kept waiting.
         limiting: the stage that takes longest, or ``"consumer"`` when it waited for less than 5 % of the time;
             ``""`` before the first batch.
         freshness: of a stream; None for other examples.
@@ -87,12 +98,34 @@ class LoaderStats:
     wait_s: float
     wait_share: float
     ready_mean: float
+    ready_share: float
     limiting: str
     freshness: Freshness | None = None
 
+    @property
+    def examples_per_s(self) -> float:
+        """Examples handed over a second."""
+        return self.examples / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def events_per_s(self) -> float:
+        """Events handed over a second."""
+        return self.events / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bytes of batches handed over a second."""
+        return self.bytes / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def chunk_hits(self) -> float:
+        """Share of the chunks asked for that were decoded for another pointer of the batch, or ruled out."""
+        return 1 - self.chunks_read / self.chunks_asked if self.chunks_asked else 0.0
+
     def describe(self) -> dict[str, Any]:
-        """The fields by name, as plain values."""
-        return asdict(self)
+        """The fields and rates by name, as plain values."""
+        rates = ("examples_per_s", "events_per_s", "bytes_per_s", "chunk_hits")
+        return {**asdict(self), **{name: getattr(self, name) for name in rates}}
 
 
 class Meter:
@@ -101,30 +134,39 @@ class Meter:
     Args:
         stages: names, in order.
         workers: threads that do them.
+        trace: also notes each stage of each batch; None: no trace.
 
     """
 
-    def __init__(self, stages: tuple[str, ...], workers: int) -> None:
+    def __init__(self, stages: tuple[str, ...], workers: int, trace: Trace | None = None) -> None:
+        self.trace = trace
         self._lock = threading.Lock()
         self._workers = workers
         self._times = {name: [0, 0.0, 0.0] for name in stages}
+        self._newest: dict[str, deque[float]] = {name: deque(maxlen=_NEWEST) for name in stages}
         self._started_s = time.perf_counter()
         self._last_s = self._started_s
         self._batches = self._examples = self._events = self._bytes = self._saved = self._ready = 0
+        self._found_ready = 0
         self._bytes_read = self._bytes_decoded = self._chunks_asked = self._chunks_read = 0
         self._wait_s = 0.0
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Count what is inside as one batch of the stage, unless it raises."""
-        start = time.perf_counter()
-        yield
-        took_s = time.perf_counter() - start
+    def timed(self, stage: str, batch: int) -> Iterator[None]:
+        """Count what is inside as one batch of the stage, unless it raises; torch's profiler sees it by name."""
+        start_s = time.perf_counter()
+        with record_function(f"## loader.{stage} ##"):
+            yield
+        took_s = time.perf_counter() - start_s
         with self._lock:
             self._count(stage, took_s)
+        if self.trace is not None:
+            self.trace.add(stage, batch, start_s, took_s)
 
-    def count_read(self, stage: str, reading: Reading) -> None:
+    def count_read(self, stage: str, batch: int, reading: Reading) -> None:
         """Count a batch's reads, wherever they were made."""
+        if self.trace is not None:
+            self.trace.add(stage, batch, time.perf_counter() - reading.took_s, reading.took_s)
         with self._lock:
             self._count(stage, reading.took_s)
             for cost in reading.costs:
@@ -138,6 +180,7 @@ class Meter:
         times[0] += 1
         times[1] += took_s
         times[2] = max(times[2], took_s)
+        self._newest[stage].append(took_s)
 
     def handed_over(
         self, *, examples: int, events: int, size_bytes: int, saved_bytes: int, ready: int, wait_s: float
@@ -150,6 +193,7 @@ class Meter:
             self._bytes += size_bytes
             self._saved += saved_bytes
             self._ready += ready
+            self._found_ready += ready > 0
             self._wait_s += wait_s
             self._last_s = time.perf_counter()
 
@@ -160,7 +204,7 @@ class Meter:
             alive_s = (time.perf_counter() - self._started_s) if not self._batches else elapsed_s
             stages = tuple(
                 StageStats(
-                    name, count, total_s, total_s / count if count else 0.0, max_s,
+                    name, count, total_s, total_s / count if count else 0.0, *self._high(name), max_s,
                     min(1.0, total_s / (alive_s * self._workers)) if alive_s > 0 else 0.0,
                 )
                 for name, (count, total_s, max_s) in self._read_times()
@@ -175,8 +219,15 @@ class Meter:
                 bytes=self._bytes, bytes_saved=self._saved, bytes_read=self._bytes_read,
                 bytes_decoded=self._bytes_decoded, chunks_asked=self._chunks_asked, chunks_read=self._chunks_read,
                 elapsed_s=elapsed_s, wait_s=self._wait_s, wait_share=wait_share,
-                ready_mean=self._ready / self._batches if self._batches else 0.0, limiting=limiting,
+                ready_mean=self._ready / self._batches if self._batches else 0.0,
+                ready_share=self._found_ready / self._batches if self._batches else 0.0, limiting=limiting,
             )  # fmt: skip
+
+    def _high(self, stage: str) -> tuple[float, float]:
+        newest = sorted(self._newest[stage])
+        if not newest:
+            return 0.0, 0.0
+        return newest[(len(newest) - 1) * 9 // 10], newest[(len(newest) - 1) * 99 // 100]
 
     def _read_times(self) -> Iterator[tuple[str, tuple[int, float, float]]]:
         for name, (count, total_s, max_s) in self._times.items():

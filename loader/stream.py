@@ -325,7 +325,7 @@ class StreamLoader(Loader):
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "shuffle": (False, None), "seed": (0, None), "rank": (None,), "world_size": (None,), "max_events": (None,),
     "balance": (False,), "affinity_window": (None,), "split": ("examples",), "uneven": ("drop",),
-    "num_workers": (0,), "dedup": (False,),
+    "num_workers": (0,), "dedup": (False,), "trace": (None,),
 }  # fmt: skip
 """Values of a loader's other settings that ask nothing of a stream."""
 
