@@ -51,7 +51,7 @@ CASES = (("random", "zipf"), ("clustered", "zipf"), ("random", "uniform"))
 CLUSTER = 16
 BATCH = 1024
 BATCH_EVENTS = 1 << 20
-LOG_EVENTS = 4 << 20
+LOG_EVENTS = 2 << 20
 ONE_BY_ONE = 64
 
 
@@ -120,7 +120,7 @@ def measure(settings: Settings) -> Report:
 
 
 def _prepare(length: int, values: Any, settings: Settings) -> Bench:
-    users = max(2 * CLUSTER, settings.pick(1, 4) * LOG_EVENTS * 2 // (3 * length))
+    users = max(2 * CLUSTER, settings.pick(1, 8) * LOG_EVENTS * 2 // (3 * length))
     workload = Workload(users=users, mean_length=length * 3 // 2, shortest=length, longest=2 * length, values=values)
     log = make_log(workload, settings.seed)
     stores = {}
@@ -178,7 +178,7 @@ def _against_arrays(
                     ways[name] = partial(view.read, pointers, wanted)
                     ways[f"{name}, reused"] = _reused(view, pointers, wanted)
                 compared = interleave(
-                    ways, repeats=settings.pick(15, 41), warmup=2, baseline="arrays", clock=time.thread_time
+                    ways, repeats=settings.pick(11, 41), warmup=2, baseline="arrays", clock=time.thread_time
                 )
             for name in COMPRESSIONS:
                 fresh, reused = compared.speedup(name), compared.speedup(f"{name}, reused", "arrays, reused")
@@ -230,7 +230,7 @@ def _factors(benches: list[Bench], settings: Settings) -> list[dict[str, Cell]]:
                         "verify always": partial(always.read, pointers, wanted),
                         "2 threads": partial(two.read, pointers, wanted),
                     },
-                    repeats=settings.pick(9, 31), baseline="base",
+                    repeats=settings.pick(7, 31), baseline="base",
                 )  # fmt: skip
             row: dict[str, Cell] = {"compression": compression, "events": bench.length}
             for name in compared.seconds:
@@ -266,7 +266,7 @@ def _against_others(benches: list[Bench], settings: Settings) -> tuple[list[dict
                     ways[name] = make(windows, ALL, folder / name)
                 except rivals.MissingPackageError as reason:
                     missing[f"{name}: {reason}"] = None
-            compared = interleave(ways, repeats=settings.pick(5, 15), baseline="this store, lz4")
+            compared = interleave(ways, repeats=settings.pick(4, 15), baseline="this store, lz4")
         for name in ways:
             count = len(few) if name == "one pointer at a time" else len(pointers)
             taken = _micros(compared, name, count)
@@ -360,7 +360,7 @@ def _profile(bench: Bench, compression: str, bandwidth: float, settings: Setting
     """Shares of the steps; and of a read into reused outputs, and of the same bytes at the speed of a copy."""
     pointers, _ = bench.draw("random", settings.seed)
     wanted = Projection(ALL, max_len=bench.length)
-    repeats = settings.pick(15, 41)
+    repeats = settings.pick(11, 41)
     with _open(bench, compression) as view:
         cost = view.read(pointers, wanted).cost
         again = _reused(view, pointers, wanted)
