@@ -1,14 +1,16 @@
 """How far has a source been stored: the records behind exactly-once appends.
 
 Every shard keeps, for each source that brought it rows, its *own* offset: the last one whose rows it holds, written in
-the transaction that stored them. A replay asks each shard alone: what its own offset covers is not stored again.
+the transaction that stored them. What it covers is not stored again.
 
 An own offset does not say that other shards are done. The source's *home* shard does: it commits after all others and
 adds the *claim*, the offset up to which every shard is done, and what that rests on, the own offset that each shard
-had then. Where commits can be lost (``durability="relaxed"`` and a power cut), or shards were copied at different
-moments, a shard may stand below what the claim rests on. For that, home keeps one step back of each shard: the own
-offset before, and the claim that rested on it. A shard that lost its last commit takes the source back to that claim,
-one that lost more to its own offset. A claim is thus never believed against the shards.
+had then. What a claim covers is not stored again by any shard, also not by one that had no rows of it.
+
+Where commits can be lost (``durability="relaxed"`` and a power cut), or shards were copied at different moments, a
+shard may stand below what the claim rests on. For that, home keeps one step back of each shard: the own offset before,
+and the claim that rested on it. A shard that lost its last commit takes the source back to that claim, one that lost
+more to its own offset. A claim is thus never believed against the shards.
 
 A record is int64s, little-endian: the own offset; at home also the claim, and three words a shard.
 """
@@ -61,6 +63,13 @@ class SourceRecord:
         claim = int(words[1]) if len(words) > 1 else NONE
         rests_on, rested_on, claim_before = words[2:].reshape(3, -1)
         return cls(int(words[0]), claim, rests_on, rested_on, claim_before)
+
+    def covers(self, number: int, own: int, offset: int) -> bool:
+        """Whether home's claim says that a shard, whose own offset is given, is done up to an offset.
+
+        It says so of a shard without rows of the source, too; of one that lost what the claim rests on it does not.
+        """
+        return self.claim >= offset and len(self.rests_on) > 0 and own >= int(self.rests_on[number])
 
     def advance(self, offset: int, own: Mapping[int, int], shards: int) -> SourceRecord:
         """The record at home once every shard is done up to an offset.

@@ -58,7 +58,7 @@ from uihkv.manifest import (
 )
 from uihkv.pointers import as_int64, as_user_ids
 from uihkv.schema import TIME_UNITS, Column, Schema
-from uihkv.sources import NONE, home_of, offset_done
+from uihkv.sources import NONE, UNKNOWN, home_of, offset_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -490,15 +490,19 @@ class Store:
                     transactions[number] = begin() if lanes is None else lanes.begin(number, begin)
                 if self._layouts() is not layouts:
                     return None
+                claimed = UNKNOWN
+                if home is not None and source is not None:
+                    claimed = self._shard(home).source(transactions[home], source)
                 for number in sorted(numbers):
                     shard, transaction = self._shard(number), transactions[number]
                     rows = parts.get(number, np.empty(0, np.int64))
                     if source is not None and offset is not None:
                         record = shard.source(transaction, source)
-                        own[number] = max(record.own, offset)
-                        if record.own >= offset:
+                        if record.own >= offset or claimed.covers(number, record.own, offset):
+                            own[number] = record.own
                             results.append(ShardAppend(0, len(rows), 0, 0))
                             continue
+                        own[number] = offset
                         shard.put_source(transaction, source, replace(record, own=offset))
                     if len(rows):
                         mine = events.take(rows)
