@@ -22,21 +22,55 @@ from numpy.typing import NDArray
 Int64s = NDArray[np.int64]
 
 INTERPRETER = "UIHKV_BENCH_PYTHON"
+FEAST_INTERPRETER = "UIHKV_FEAST_PYTHON"
+"""Another one, for Feast (``pip install 'feast[duckdb]'``), which pins much."""
 ASOF_PEERS = ("duckdb", "polars")
 
 
-def why_missing(modules: tuple[str, ...] = ASOF_PEERS) -> str | None:
+def why_missing(modules: tuple[str, ...] = ASOF_PEERS, interpreter: str = INTERPRETER) -> str | None:
     """Why the peers cannot run; None: they can."""
-    python = os.environ.get(INTERPRETER, sys.executable)
+    python = os.environ.get(interpreter, sys.executable)
     code = f"import pyarrow, {', '.join(modules)}"
     try:
         tried = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     except OSError as error:
-        return f"{INTERPRETER} names {python}, which does not run ({error})"
+        return f"{interpreter} names {python}, which does not run ({error})"
     if tried.returncode:
         last = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return f"{python}: {last}; install uihkv[bench] there, or name another interpreter in {INTERPRETER}"
+        return f"{python}: {last}; install it there, or name another interpreter in {interpreter}"
     return None
+
+
+def join_with_feast(
+    folder: Path, events: tuple[Int64s, Int64s, Int64s, Int64s], requests: tuple[Int64s, Int64s]
+) -> tuple[Int64s, Int64s]:
+    """What Feast's point-in-time join finds, without and with ``filter_by_created_timestamp``: int64[requests] each.
+
+    Args:
+        folder: where the tables are handed over.
+        events: int64[events] each: user, ts and time of creation in milliseconds, and the value to be found.
+        requests: int64[requests] each: user and moment; 0 is found where there is nothing.
+
+    """
+    folder.mkdir(exist_ok=True)
+    user, ts, created, found = events
+    times = [pa.array(column, pa.timestamp("ms", tz="UTC")) for column in (ts, created, requests[1])]
+    pq.write_table(
+        pa.table({"user_id": user, "ts": times[0], "created": times[1], "found": found}), folder / "events.parquet"
+    )
+    rows = np.arange(len(requests[0]))
+    asked = pa.table({"user_id": requests[0], "event_timestamp": times[2], "row": rows})
+    pq.write_table(asked, folder / "requests.parquet")
+    python = os.environ.get(FEAST_INTERPRETER, sys.executable)
+    script = Path(__file__).with_name("peer_feast.py")
+    subprocess.run([python, "-W", "ignore", script, folder], check=True, capture_output=True)
+    answers = []
+    for name in ("plain", "created"):
+        table = pq.read_table(folder / f"{name}.parquet")
+        answer = np.zeros(len(rows), np.int64)
+        answer[table.column("row").to_numpy()] = table.column("found").to_numpy()
+        answers.append(answer)
+    return answers[0], answers[1]
 
 
 class AsofPeers:

@@ -10,7 +10,9 @@ request's sequence is then rebuilt in several ways and compared with what was se
   ``uihkv audit`` finds it;
 - an ASOF join on ``ts``, strictly before the moment, by DuckDB and Polars where they are installed;
 - a point-in-time join on ``ts``, up to and at the moment, as feature stores make it; and the same of those rows only
-  that were created by then (the opt-in of Feast 0.67, by its definition; Feast itself is not run).
+  that were created by then;
+- Feast itself, where it is installed, on a sample of the requests, with its opt-in ``filter_by_created_timestamp`` and
+  without: the joined row is an event with the history up to it, as a fat row has it.
 
 Pointers are compared by digests of the newest 64 events, the joins by the sets of events that they name. An event
 *leaks* that the request had not seen, and is *missing* when it had.
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 from loader.demo.eventlog import SCHEMA as DEMO_SCHEMA
 from loader.demo.eventlog import copy_log
 from perf.harness import Chart, Curve, Report, Section, Settings, run_bench
-from perf.peers import ASOF_PEERS, AsofPeers, why_missing
+from perf.peers import ASOF_PEERS, FEAST_INTERPRETER, AsofPeers, join_with_feast, why_missing
 from perf.protocol_run import ArrivingLog, RunResult, count_leaks, digest_window, run_protocol
 from perf.report import Cell
 from perf.workloads import Workload, make_log
@@ -41,6 +43,8 @@ Int64s = NDArray[np.int64]
 
 REAL_LOGS = Path(__file__).parents[2] / "shared" / "data"
 _READ_ROWS = 1 << 14
+_FEAST_SAMPLE = 2_000
+"""Its join pairs every request with all earlier events before it picks one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,14 @@ class _Outcome:
     """One way of rebuilding, against what was served.
 
     Attributes:
+        examples: how many were rebuilt.
         differ: examples that differ.
         leak: examples with events that the request had not seen.
         leaked, missing: such events, and events that the request had seen and that are not there, over all examples.
 
     """
 
+    examples: int
     differ: int
     leak: int
     leaked: int
@@ -63,7 +69,7 @@ class _Outcome:
     def of_events(cls, leaked: Int64s, missing: Int64s) -> _Outcome:
         """Of events too many and too few: int64[examples] each."""
         differ = int(np.count_nonzero((leaked > 0) | (missing > 0)))
-        return cls(differ, int(np.count_nonzero(leaked)), int(leaked.sum()), int(missing.sum()))
+        return cls(len(leaked), differ, int(np.count_nonzero(leaked)), int(leaked.sum()), int(missing.sum()))
 
     @classmethod
     def of_versions(cls, found: Int64s, served: Int64s) -> _Outcome:
@@ -80,27 +86,51 @@ def measure(settings: Settings) -> Report:
             batches = settings.pick(150, 400)
             run = run_protocol(path, log, batches=batches, requests=requests, seed=settings.seed)
             ways, delay = _rebuild(path, Path(folder), log, run)
-        rows = [_row(way, outcome, len(run.pointers)) for way, outcome in ways.items()]
+            if why_missing(("feast", "ibis"), FEAST_INTERPRETER) is None:
+                ways |= _ask_feast(Path(folder), log, run, settings.seed)
+        rows = [_row(way, outcome) for way, outcome in ways.items()]
         title = (
             f"{name}: {len(log):,} events, {len(run.pointers):,} requests; {run.crashes} writers killed, {run.torn} of "
             f"them between shards, {run.replayed:,} events came again"
         )
         sections.append(Section(title, rows))
-        facts[name] = {"trainer": run.trainer, "least_delay_ms": delay, "peers": why_missing() or "in this run"}
+        facts[name] = {
+            "trainer": run.trainer,
+            "least_delay_ms": delay,
+            "peers": why_missing() or "in this run",
+            "feast": why_missing(("feast", "ibis"), FEAST_INTERPRETER) or "in this run",
+        }
         names = list(ways)
-        shares = [outcome.leak / len(run.pointers) for outcome in ways.values()]
-        other = [outcome.differ / len(run.pointers) for outcome in ways.values()]
+        shares = [outcome.leak / outcome.examples for outcome in ways.values()]
+        other = [outcome.differ / outcome.examples for outcome in ways.values()]
         curves = [Curve("leak", names, shares), Curve("differ", names, other)]
         charts.append(Chart(f"{name}: share of examples", "", "share", curves, kind="bars"))
     return Report(sections=sections, charts=charts, facts=facts)
 
 
-def _row(way: str, outcome: _Outcome, examples: int) -> dict[str, Cell]:
+def _row(way: str, outcome: _Outcome) -> dict[str, Cell]:
     return {
-        "rebuilt by": way, "differ": outcome.differ, "differ, %": 100 * outcome.differ / examples,
-        "leak": outcome.leak, "leak, %": 100 * outcome.leak / examples, "events leaked": outcome.leaked,
-        "missing": outcome.missing,
+        "rebuilt by": way, "of": outcome.examples, "differ": outcome.differ, "leak": outcome.leak,
+        "events leaked": outcome.leaked, "missing": outcome.missing,
     }  # fmt: skip
+
+
+def _ask_feast(folder: Path, log: ArrivingLog, run: RunResult, seed: int) -> dict[str, _Outcome]:
+    """Feast's joins of a sample of the requests."""
+    rows = np.sort(np.random.default_rng(seed).choice(len(run.pointers), _FEAST_SAMPLE, replace=False))
+    users, as_of, served = run.pointers.user_id[rows], run.as_of[rows], run.pointers.version[rows]
+    assert users.dtype == np.int64  # the logs' ids
+    user = log.columns["user_id"]
+    order = np.argsort(user, kind="stable")
+    _, first, counts = np.unique(user[order], return_index=True, return_counts=True)
+    upto = np.empty(len(user), np.int64)
+    upto[order] = np.arange(1, len(user) + 1) - np.repeat(first, counts)
+    events = (user, log.columns["ts"], run.visible_at, upto)
+    plain, created = join_with_feast(folder / "feast", events, (users, as_of))
+    return {
+        "Feast": _Outcome.of_versions(plain, served),
+        "Feast, filter by created": _Outcome.of_versions(created, served),
+    }
 
 
 def _rebuild(path: Path, folder: Path, log: ArrivingLog, run: RunResult) -> tuple[dict[str, _Outcome], int]:
@@ -110,7 +140,7 @@ def _rebuild(path: Path, folder: Path, log: ArrivingLog, run: RunResult) -> tupl
     if trainer["examples"] != n:
         raise RuntimeError(f"the trainer got {trainer['examples']} of {n} examples")
     leaked = trainer["leaked"]
-    ways = {"logged pointer, streamed": _Outcome(trainer["different"], min(leaked, n), leaked, 0)}
+    ways = {"logged pointer, streamed": _Outcome(n, trainer["different"], min(leaked, n), leaked, 0)}
     with Store.open(path, readonly=True) as store, store.snapshot() as snapshot:
         order = np.random.default_rng(0).permutation(n)
         differ = leaked = 0
@@ -121,7 +151,7 @@ def _rebuild(path: Path, folder: Path, log: ArrivingLog, run: RunResult) -> tupl
             differ += int(np.count_nonzero(digest != run.served[rows]))
             leaked += count_leaks(offsets, visible, run.as_of[rows])
             audit.add(run.pointers[rows], run.as_of[rows])
-        ways["logged pointer, batches"] = _Outcome(differ, min(leaked, n), leaked, 0)
+        ways["logged pointer, batches"] = _Outcome(n, differ, min(leaked, n), leaked, 0)
         delay = audit.report().delays[0].delay
         for way, moved in (("resolved", 0), ("resolved, least delay", delay)):
             found = snapshot.resolve(users, run.as_of, moved).version

@@ -79,6 +79,7 @@ class RunResult:
         pointers: of all examples, as logged.
         as_of: int64[examples].
         served: int64[examples], digests of what was read.
+        visible_at: int64[events] of the log, as stored.
         crashes: writers killed.
         torn: of these, killed when some shards had the batch and others had not.
         replayed: events that came again and were not stored.
@@ -89,6 +90,7 @@ class RunResult:
     pointers: Pointers
     as_of: Int64s
     served: Int64s
+    visible_at: Int64s
     crashes: int
     torn: int
     replayed: int
@@ -166,7 +168,7 @@ def run_protocol(path: Path, log: ArrivingLog, *, batches: int, requests: int, s
                 process.wait()
     return RunResult(
         Pointers.concat([part[0] for part in logged]), np.concatenate([part[1] for part in logged]),
-        np.concatenate([part[2] for part in logged]), crashes, torn, replayed, answer,
+        np.concatenate([part[2] for part in logged]), visible_at, crashes, torn, replayed, answer,
     )  # fmt: skip
 
 
