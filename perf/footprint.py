@@ -113,11 +113,11 @@ def append_log(store: Store, log: EventLog, batch_events: int) -> None:
 
 def break_down(store: Store, own_clock: bool) -> dict[str, int]:
     """Bytes of a store by what they are: these add up to the size of its files."""
-    layouts = store._layouts()
+    layouts = store._open.layouts()
     found: dict[str, int] = dict.fromkeys(["chunk headers", *layouts.schema.readable], 0)
     lmdb_parts = dict.fromkeys(["keys", "nodes", "waste in pages", "branch pages", "free pages", "other"], 0)
     for number in range(store.shards):
-        with store._reading(number) as (shard, transaction):
+        with store._open.reading(number) as (shard, transaction):
             directory = shard.directory(transaction)
             entries = directory.entries
             every = np.arange(len(entries.user))

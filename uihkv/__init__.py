@@ -9,6 +9,7 @@ with store.snapshot() as snapshot:
 
 from typing import TYPE_CHECKING, Any
 
+from uihkv.appending import AppendResult
 from uihkv.errors import (
     CorruptChunkError,
     FormatError,
@@ -40,7 +41,7 @@ from uihkv.pointers import Pointers
 from uihkv.projection import Projection
 from uihkv.sampling import StochasticLength
 from uihkv.schema import Column, Schema
-from uihkv.store import AppendResult, Store
+from uihkv.store import Store
 
 if TYPE_CHECKING:
     from uihkv.snapshot import Snapshot

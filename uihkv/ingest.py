@@ -36,6 +36,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import xxhash
 
+from uihkv.appending import check_source
 from uihkv.claims import claim_offset, find_jobs, finish_job, job_name, own_offsets
 from uihkv.errors import ReadOnlyError, SchemaError
 from uihkv.events import cast_exactly
@@ -45,7 +46,7 @@ from uihkv.matching import EventFile, match_files, remaining
 from uihkv.names import parse_names
 from uihkv.schema import USER_ID
 from uihkv.shares import Grouping, Stage, Work, work_together
-from uihkv.store import Store, check_source
+from uihkv.store import Store
 from uihkv.userids import STRING
 
 BATCH_ROWS = 1 << 18

@@ -36,7 +36,7 @@ class Manifest:
     Attributes:
         store_id: 32 hexadecimal digits, drawn at creation.
         shards: number of shards, fixed for the store's life.
-        chunk_events: events at which a tail is sealed.
+        chunk_events: most events of a chunk.
         compress: whether LZ4 is tried on blocks.
         schemas: oldest first; a chunk carries its index.
 

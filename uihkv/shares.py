@@ -24,10 +24,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from uihkv import keys
+from uihkv.appending import AppendResult
 from uihkv.errors import IngestError
 from uihkv.grouping import BucketPlan, BucketWriter, bucket_path, load_bucket, writing_to
 from uihkv.matching import EventFile, RowBatch, remaining
-from uihkv.store import AppendResult, Store
+from uihkv.store import Store
 
 Stage = Literal["check", "group", "write"]
 Tell = Callable[[Stage, int, int, Path], None]

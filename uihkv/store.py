@@ -1,7 +1,8 @@
 """A store: a directory of shards, and the manifest that says what they hold.
 
-The store routes: events to the shards of their users, snapshots over all shards. How a shard writes is
-:mod:`uihkv.shard`'s, how a snapshot reads :mod:`uihkv.snapshot`'s.
+This is the store's face: every method checks what it is given and calls the module whose work it is. What an open store
+consists of is :mod:`uihkv.openstore`'s, how events get in :mod:`uihkv.appending`'s, how a snapshot reads
+:mod:`uihkv.snapshot`'s.
 
 Invariants: arrival order is the order of appends, and of rows within one; versions are never reused; an append
 that returned is durable, as far as the handle's durability says; an offset that :meth:`Store.sources` lists is one that
@@ -11,30 +12,20 @@ every shard has (:mod:`uihkv.sources`).
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import threading
 import time
-import uuid
-import weakref
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uihkv import keys
-from uihkv.errors import (
-    FormatError,
-    PointerError,
-    ReadOnlyError,
-    SchemaError,
-    StoreClosedError,
-    StoreExistsError,
-)
+from uihkv.appending import AppendResult, append_events, check_source
+from uihkv.aside import built_aside
+from uihkv.errors import PointerError, SchemaError
 from uihkv.evolution import with_column, with_wider_column, without_column
 from uihkv.maintenance import (
     BackupResult,
@@ -46,67 +37,32 @@ from uihkv.maintenance import (
     TrimResult,
     VerifyReport,
 )
-from uihkv.manifest import (
-    MANIFEST_NAME,
-    MAX_CHUNK_EVENTS,
-    MAX_SHARDS,
-    Manifest,
-    manifest_stamp,
-    read_manifest,
-    sync_directory,
-    write_manifest,
+from uihkv.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from uihkv.newstore import (
+    as_path,
+    check_whole,
+    found_store,
+    new_parents,
+    plan_store,
+    shard_path,
+    store_bytes,
+    vacant_path,
 )
+from uihkv.openstore import Durability, OpenStore, check_durability
 from uihkv.pointers import as_int64, as_user_ids
 from uihkv.schema import TIME_UNITS, Column, Schema
-from uihkv.sources import NONE, UNKNOWN, home_of, offset_done
+from uihkv.sources import NONE, home_of, offset_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from uihkv.codec import Layouts, Threads, Verify
-    from uihkv.directory import NewestListing
+    from uihkv.codec import Verify
     from uihkv.events import Events
-    from uihkv.lanes import Lanes
-    from uihkv.rewrite import ShardAccess, ShardView
-    from uihkv.shard import Shard, ShardAppend
+    from uihkv.rewrite import ShardAccess
     from uihkv.snapshot import Snapshot
     from uihkv.sources import SourceRecord
 
-COMPRESSIONS = ("lz4", "none")
-
-Durability = Literal["sync", "relaxed"]
-"""What a handle promises of its appends: :meth:`Store.open` says what each loses."""
-_MAX_SOURCE_BYTES = 400
 MAX_THREADS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class AppendResult:
-    """What became of a batch.
-
-    Attributes:
-        appended: events stored.
-        replayed: events that a shard already had from this source, not stored again.
-        users: users whose history grew.
-        lifted: events whose visible time was below the user's latest and was raised to it.
-
-    """
-
-    appended: int
-    replayed: int
-    users: int
-    lifted: int
-
-    @classmethod
-    def of(cls, parts: Iterable[ShardAppend]) -> AppendResult:
-        """What became of a batch whose parts went to several shards."""
-        parts = list(parts)
-        return cls(
-            appended=sum(part.appended for part in parts),
-            replayed=sum(part.replayed for part in parts),
-            users=sum(part.users for part in parts),
-            lifted=sum(part.lifted for part in parts),
-        )
 
 
 class Store:
@@ -118,25 +74,15 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, readonly: bool, threads: int = 1, durability: Durability = "sync"
+        self,
+        path: Path,
+        manifest: Manifest,
+        readonly: bool,
+        threads: int = 1,
+        durability: Durability = "sync",
+        building: bool = False,
     ) -> None:
-        self._path = path
-        self._manifest = manifest
-        self._readonly = readonly
-        self._threads = threads
-        self._durability: Durability = durability
-        self._unsynced: set[int] = set()
-        self._building = False
-        self._reading_threads: Threads | None = None
-        self._lanes: Lanes | None = None
-        self._lock = threading.RLock()
-        self._closed = False
-        self._pid = os.getpid()
-        self._open_shards: dict[int, Shard] = {}
-        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
-        self._layouts_made: Layouts | None = None
-        self._newest_listing: NewestListing | None = None
-        self._stamp: tuple[int, int, int] | None = None
+        self._open = OpenStore(path, manifest, readonly, threads, durability, building)
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -157,7 +103,8 @@ class Store:
             path: where nothing is yet, or an empty directory.
             schema: the columns of its events.
             shards: number of LMDB environments, fixed for the store's life: the unit of writing and affinity.
-            chunk_events: events at which a tail is sealed; fewer make short reads cheaper and the store larger.
+            chunk_events: most events of a chunk. A tail is sealed when it has so many, or fills a page of LMDB; fewer
+                make short reads cheaper and the store larger.
             compression: ``"lz4"``, or ``"none"``.
             durability: of the handle that is returned, as in :meth:`open`.
 
@@ -166,12 +113,10 @@ class Store:
             SchemaError: for arguments that cannot be.
 
         """
-        _check_durability(durability)
-        target, manifest = _plan_store(path, schema, shards, chunk_events, compression)
-        with _new_parents(target), _placed_whole(target) as aside:
-            _create_shards(aside, shards)
-            write_manifest(aside, manifest)
-        sync_directory(target.parent)
+        check_durability(durability)
+        target, manifest = plan_store(path, schema, shards, chunk_events, compression)
+        with new_parents(target), built_aside(target) as aside:
+            found_store(aside, manifest)
         return cls(target, manifest, False, durability=durability)
 
     @classmethod
@@ -200,7 +145,7 @@ class Store:
             path: where nothing is yet, or an empty directory.
             schema: the columns of its events.
             shards: as in :meth:`create`, like the rest.
-            chunk_events: events at which a tail is sealed.
+            chunk_events: most events of a chunk.
             compression: ``"lz4"``, or ``"none"``.
 
         Raises:
@@ -208,20 +153,11 @@ class Store:
             SchemaError: for arguments that cannot be.
 
         """
-        from uihkv.aside import built_aside
-
-        target, manifest = _plan_store(path, schema, shards, chunk_events, compression)
-        with _new_parents(target), built_aside(target) as aside:
-            _create_shards(aside, shards, flush=False)
-            write_manifest(aside, manifest)
-            with cls._open_built(aside, manifest) as store:
+        target, manifest = plan_store(path, schema, shards, chunk_events, compression)
+        with new_parents(target), built_aside(target) as aside:
+            found_store(aside, manifest)
+            with cls(aside, manifest, False, building=True) as store:
                 yield store
-
-    @classmethod
-    def _open_built(cls, path: Path, manifest: Manifest) -> Self:
-        store = cls(path, manifest, False)
-        store._building = True
-        return store
 
     @classmethod
     def open(
@@ -260,13 +196,13 @@ class Store:
             FormatError: when what is there is not a store, or a store of a newer format.
 
         """
-        _check_whole("threads", threads, 1, MAX_THREADS)
-        _check_durability(durability)
-        target = _as_path(path)
+        check_whole("threads", threads, 1, MAX_THREADS)
+        check_durability(durability)
+        target = as_path(path)
         store = cls(target, read_manifest(target), readonly, threads, durability)
         try:
             for number in range(store.shards):
-                store._shard(number)
+                store._open.shard(number)
         except BaseException:
             store.close()
             raise
@@ -274,26 +210,7 @@ class Store:
 
     def close(self) -> None:
         """Close the store and its snapshots, and make durable what it appended. Closing twice is no error."""
-        lanes = self._lanes if self._pid == os.getpid() else None
-        with nullcontext() if lanes is None else lanes.busy, self._lock:  # an append ends first
-            if self._closed:
-                return
-            self._closed = True
-            if self._pid == os.getpid():
-                for snapshot in list(self._snapshots):
-                    snapshot.close()
-                for number in self._unsynced:
-                    self._open_shards[number].sync()
-                for shard in self._open_shards.values():
-                    shard.close()
-                if self._reading_threads is not None:
-                    self._reading_threads.close()
-                if lanes is not None:
-                    lanes.close()
-            self._open_shards = {}
-            self._reading_threads = None
-            self._lanes = None
-            self._newest_listing = None
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self
@@ -307,51 +224,51 @@ class Store:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._building:
-            return _reopen_built, (str(self._path),)
-        return _reopen, (str(self._path), self._readonly, self._threads, self._durability)
+        if self._open.building:
+            return _reopen_built, (str(self._open.path),)
+        return _reopen, (str(self._open.path), self._open.readonly, self._open.threads, self._open.durability)
 
     def __repr__(self) -> str:
-        return f"Store({str(self._path)!r}, shards={self.shards}{', readonly' if self._readonly else ''})"
+        return f"Store({str(self._open.path)!r}, shards={self.shards}{', readonly' if self._open.readonly else ''})"
 
     # -- what it is ---------------------------------------------------------------------------------
 
     @property
     def path(self) -> Path:
         """The store's directory."""
-        return self._path
+        return self._open.path
 
     @property
     def schema(self) -> Schema:
         """The columns of its events, as they are now: also when another process changed them."""
-        if not self._closed:
-            self._refresh_manifest()
-        return self._manifest.schema
+        if not self._open.closed:
+            self._open.refresh_manifest()
+        return self._open.manifest.schema
 
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return self._manifest.shards
+        return self._open.manifest.shards
 
     @property
     def readonly(self) -> bool:
         """Whether this handle refuses to write."""
-        return self._readonly
+        return self._open.readonly
 
     @property
     def durability(self) -> Durability:
         """What this handle promises of its appends."""
-        return self._durability
+        return self._open.durability
 
     @property
     def building(self) -> bool:
         """Whether this is a store inside its :meth:`build`, which nobody else sees yet."""
-        return self._building
+        return self._open.building
 
     @property
     def fingerprint(self) -> str:
         """Identity of the store, for the state of a loader: drawn at creation, the same for ever."""
-        return self._manifest.store_id
+        return self._open.manifest.store_id
 
     def shard_of(self, user_ids: ArrayLike) -> NDArray[np.int64]:
         """Shard of each user: int64[B], the same on every machine."""
@@ -373,9 +290,9 @@ class Store:
         """Append one batch of events: any users, any order; arrival order is the order of rows.
 
         The batch is refused whole, before anything is written, or durable when this returns, as far as the handle's
-        durability says (:meth:`open`). It becomes visible
-        shard by shard, each user's part at once. When the process dies in between, some shards have the batch
-        and some have not: with ``source`` and ``offset``, the same append made again completes it.
+        durability says (:meth:`open`). It becomes visible shard by shard, each user's part at once. When the process
+        dies in between, some shards have the batch and some have not: with ``source`` and ``offset``, the same append
+        made again completes it.
 
         Args:
             data: a mapping of arrays (``user_id``, ``ts`` and the schema's columns), an Arrow table or record
@@ -396,17 +313,17 @@ class Store:
         """
         from uihkv.events import parse_events
 
-        self._check_writable()
+        self._open.check_writable()
         if backfill and visible_at is not None:
             raise SchemaError("backfill=True takes visible times from ts; give visible_at or backfill, not both")
         offset = check_source(source, offset)
-        layouts = self._layouts()
+        layouts = self._open.layouts()
         events = parse_events(layouts.schema, data, visible_at)
         if visible_at is None:
             now = time.time_ns() // (10**9 // TIME_UNITS[layouts.schema.time_unit])
             visible = events.ts.copy() if backfill else np.full(len(events), now, np.int64)
             events = replace(events, visible_at=visible)
-        results = self._write(layouts, events, source, offset)
+        results = append_events(self._open, layouts, events, source, offset)
         if results is None:  # the schema changed meanwhile: once more, by the new one
             return self.append(data, visible_at, backfill=backfill, source=source, offset=offset)
         return AppendResult.of(results)
@@ -424,148 +341,22 @@ class Store:
             ReadOnlyError, StoreFullError, CorruptChunkError: as :meth:`append`.
 
         """
-        self._check_writable()
-        layouts = self._layouts()
+        self._open.check_writable()
+        layouts = self._open.layouts()
         results = None
         if layouts.schema is schema or (layouts.schema == schema and layouts.schema.ids == schema.ids):
-            results = self._write(layouts, events, source, offset, claim=False)
+            results = append_events(self._open, layouts, events, source, offset, claim=False)
         if results is None:
-            raise SchemaError(f"the schema of {self._path} was changed meanwhile; ingest again, by the new one")
+            raise SchemaError(f"the schema of {self._open.path} was changed meanwhile; ingest again, by the new one")
         return AppendResult.of(results)
-
-    def _write(
-        self,
-        layouts: Layouts,
-        events: Events,
-        source: str | None,
-        offset: int | None,
-        *,
-        claim: bool = True,
-    ) -> list[ShardAppend] | None:
-        """Write all parts, then commit all: a failure while writing leaves every shard as it was.
-
-        The source's home shard commits last, once the others have, and are as durable as the handle promises. None:
-        nothing was written, since the schema is no longer the one of ``layouts``. It is compared once all shards are
-        held: whoever wrote to them by a newer schema had put that into the manifest before.
-        """
-        from uihkv.shard import AddressSpaceFullError
-
-        try:
-            return self._write_once(layouts, events, source, offset, claim)
-        except AddressSpaceFullError as error:
-            if error.shard is None or not self._shard(error.shard).grow():
-                raise
-        return self._write(layouts, events, source, offset, claim=claim)
-
-    def _write_once(
-        self, layouts: Layouts, events: Events, source: str | None, offset: int | None, claim: bool
-    ) -> list[ShardAppend] | None:
-        from uihkv.shard import ShardAppend, space_errors
-
-        shard_of = keys.shard_of(events.user_id, self.shards)
-        order = np.argsort(shard_of, kind="stable")
-        bounds = np.searchsorted(shard_of[order], np.arange(self.shards + 1))
-        parts = {
-            number: order[bounds[number] : bounds[number + 1]] for number in np.flatnonzero(np.diff(bounds)).tolist()
-        }
-        numbers = set(parts)
-        home = None if source is None or not claim else home_of(source, self.shards)
-        if home is not None:
-            numbers.add(home)
-        results: list[ShardAppend] = []
-        transactions: dict[int, Any] = {}
-        committed: list[int] = []
-        own: dict[int, int] = {}
-
-        def commit(number: int) -> None:
-            transactions.pop(number).commit()
-            committed.append(number)
-            self._settle([number])
-
-        lanes = self._commit_lanes() if len(numbers) > 1 and not self._building else None
-        with space_errors(self._path, committed), nullcontext() if lanes is None else lanes.busy:
-            try:
-                for number in sorted(numbers):  # one order for all writers, so that none waits in a circle
-                    begin = self._shard(number).begin_write
-                    transactions[number] = begin() if lanes is None else lanes.begin(number, begin)
-                if self._layouts() is not layouts:
-                    return None
-                claimed = UNKNOWN
-                if home is not None and source is not None:
-                    claimed = self._shard(home).source(transactions[home], source)
-                for number in sorted(numbers):
-                    shard, transaction = self._shard(number), transactions[number]
-                    rows = parts.get(number, np.empty(0, np.int64))
-                    if source is not None and offset is not None:
-                        record = shard.source(transaction, source)
-                        if record.own >= offset or claimed.covers(number, record.own, offset):
-                            own[number] = record.own
-                            results.append(ShardAppend(0, len(rows), 0, 0))
-                            continue
-                        own[number] = offset
-                        shard.put_source(transaction, source, replace(record, own=offset))
-                    if len(rows):
-                        mine = events.take(rows)
-                        if mine.names is not None:
-                            users = shard.names.assign(transaction, mine.names, self.shards)
-                            mine = replace(mine, user_id=users, names=None)
-                        results.append(
-                            shard.append(
-                                transaction,
-                                layouts,
-                                mine,
-                                self._manifest.chunk_events,
-                                self._manifest.compress,
-                            )
-                        )
-                if home is not None and source is not None and offset is not None:
-                    shard, transaction = self._shard(home), transactions[home]
-                    record = shard.source(transaction, source).advance(offset, own, self.shards)
-                    shard.put_source(transaction, source, record)
-                for last in (False, True):
-                    group = [number for number in sorted(numbers) if (number == home) is last]
-                    if lanes is not None:
-                        lanes.commit(group, commit)
-                        continue
-                    for number in group:
-                        commit(number)
-            finally:
-                for number, transaction in list(transactions.items()):
-                    if lanes is None:
-                        transaction.abort()
-                    else:
-                        lanes.abort(number, transaction)
-        return results
-
-    def _commit_lanes(self) -> Lanes:
-        """The lanes of this handle; after a fork, others."""
-        from uihkv.lanes import Lanes
-
-        with self._lock:
-            self._shard(0)  # raises when the store is closed, and lets go of what a fork left
-            if self._lanes is None:
-                self._lanes = Lanes(self.shards)
-            return self._lanes
-
-    def _settle(self, numbers: Iterable[int]) -> None:
-        """Make commits to these shards as durable as the handle promises; every commit is followed by this."""
-        if self._building:
-            return  # all of it is flushed before it is published
-        if self._durability == "sync":
-            for number in numbers:
-                self._shard(number).sync()
-        else:
-            self._unsynced.update(numbers)
 
     def sync(self) -> None:
         """Make durable all that was appended until now, by any handle and process.
 
         For ``durability="relaxed"``: what an append leaves to :meth:`close`.
         """
-        self._check_writable()
-        for number in range(self.shards):
-            self._shard(number).sync()
-        self._unsynced.clear()
+        self._open.check_writable()
+        self._open.sync()
 
     def add_column(self, column: Column) -> None:
         """Give events one column more. Chunks stay as they are: older events read as the column's default.
@@ -582,7 +373,7 @@ class Store:
             ReadOnlyError: when the store was opened with ``readonly=True``.
 
         """
-        self._evolve(lambda history: with_column(history, column))
+        self._open.evolve(lambda history: with_column(history, column))
 
     def drop_column(self, name: str) -> None:
         """Take a column away. Chunks stay as they are; its values are no longer read, and go when chunks are rewritten.
@@ -595,7 +386,7 @@ class Store:
             ReadOnlyError: when the store was opened with ``readonly=True``.
 
         """
-        self._evolve(lambda history: without_column(history, name))
+        self._open.evolve(lambda history: without_column(history, name))
 
     def widen_column(self, name: str, dtype: str) -> None:
         """Give a column a wider type that holds each of its values exactly: ``widen_column("count", "int64")``.
@@ -609,18 +400,7 @@ class Store:
             ReadOnlyError: when the store was opened with ``readonly=True``.
 
         """
-        self._evolve(lambda history: with_wider_column(history, name, dtype))
-
-    def _evolve(self, change: Callable[[Sequence[Schema]], Schema]) -> None:
-        """Put one more schema into the manifest. Shard 0's writer lock keeps out others who would do the same."""
-        self._check_writable()
-        transaction = self._shard(0).begin_write()
-        try:
-            self._refresh_manifest()
-            write_manifest(self._path, self._manifest.evolve(change(self._manifest.schemas)))
-            self._refresh_manifest()
-        finally:
-            transaction.abort()
+        self._open.evolve(lambda history: with_wider_column(history, name, dtype))
 
     # -- maintenance --------------------------------------------------------------------------------
 
@@ -645,7 +425,7 @@ class Store:
         """
         from uihkv.trim import trim_users
 
-        self._check_writable()
+        self._open.check_writable()
         users = as_user_ids(user_id, "user_id")
         before = None if before_version is None else as_int64(before_version, "before_version")
         if before is not None and len(before) == 1:
@@ -675,7 +455,7 @@ class Store:
         """
         from uihkv.trim import trim_users
 
-        self._check_writable()
+        self._open.check_writable()
         with self.snapshot() as snapshot:
             users, known = snapshot.find_users(as_user_ids(user_id, "user_id"))
         named = self.schema.user_id == "string"
@@ -699,9 +479,9 @@ class Store:
         """
         from uihkv.trim import trim_by_age
 
-        self._check_writable()
+        self._open.check_writable()
         limits = np.iinfo(np.int64)
-        _check_whole("visible_before", visible_before, int(limits.min), int(limits.max))
+        check_whole("visible_before", visible_before, int(limits.min), int(limits.max))
         return trim_by_age(self.shard_access(), int(visible_before), progress)
 
     def seal(self, *, progress: Progress | None = None) -> SealResult:
@@ -720,7 +500,7 @@ class Store:
         """
         from uihkv.compact import seal_tails
 
-        self._check_writable()
+        self._open.check_writable()
         return seal_tails(self.shard_access(), progress)
 
     def compact(
@@ -752,13 +532,13 @@ class Store:
         """
         from uihkv.compact import compact_shards
 
-        self._check_writable()
+        self._open.check_writable()
         if policy is not None and not isinstance(policy, CompactionPolicy):
             raise SchemaError(f"{type(policy).__name__} given as policy; a uihkv.CompactionPolicy is expected")
-        target = None if copy_to is None else _vacant(copy_to)
-        before = self._file_bytes()
+        target = None if copy_to is None else vacant_path(copy_to)
+        before = store_bytes(self._open.path)
         result = compact_shards(self.shard_access(), CompactionPolicy() if policy is None else policy, progress)
-        after = self._file_bytes() if target is None else self._copy(target, progress).bytes
+        after = store_bytes(self._open.path) if target is None else self._copy(target, progress).bytes
         return replace(result, bytes_before=before, bytes_after=after)
 
     def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> BackupResult:
@@ -778,7 +558,7 @@ class Store:
             StoreFullError: when there is no room; nothing then appears.
 
         """
-        return self._copy(_vacant(path), progress)
+        return self._copy(vacant_path(path), progress)
 
     def verify(self, repair: bool = False, *, isolated: bool = True, progress: Progress | None = None) -> VerifyReport:
         """Read all that the store holds, and say what is wrong and where; :mod:`uihkv.verify` says what is checked.
@@ -798,73 +578,40 @@ class Store:
         from uihkv.verify import repair_chunks, verify_store
 
         if repair:
-            self._check_writable()
-        report = verify_store(self._path, isolated=isolated, progress=progress)
+            self._open.check_writable()
+        report = verify_store(self._open.path, isolated=isolated, progress=progress)
         repaired = repair_chunks(self.shard_access(), report.problems) if repair else []
         if repaired:
-            report = verify_store(self._path, isolated=isolated, progress=progress)
+            report = verify_store(self._open.path, isolated=isolated, progress=progress)
         return replace(report, repaired=tuple(repaired))
 
     def _copy(self, target: Path, progress: Progress | None) -> BackupResult:
-        from uihkv.aside import built_aside
         from uihkv.copies import copy_shards
         from uihkv.shard import space_errors
 
-        shards = [self._shard(number) for number in range(self.shards)]
-        with _new_parents(target), built_aside(target) as aside, ExitStack() as reading:
+        shards = [self._open.shard(number) for number in range(self.shards)]
+        with new_parents(target), built_aside(target) as aside, ExitStack() as reading:
             with ExitStack() as held:
                 for shard in shards:
                     if shard.writable:
                         held.callback(shard.begin_write().abort)
-                self._refresh_manifest()
-                manifest = self._manifest
+                self._open.refresh_manifest()
+                manifest = self._open.manifest
                 transactions = []
                 for shard in shards:
                     transaction = shard.begin_read()
                     reading.callback(transaction.abort)
                     transactions.append(transaction)
-            folders = [_shard_path(aside, number) for number in range(self.shards)]
+            folders = [shard_path(aside, number) for number in range(self.shards)]
             with space_errors(aside):
                 records = copy_shards(shards, transactions, folders, progress)
             write_manifest(aside, manifest)
-            size = _store_bytes(aside)
+            size = store_bytes(aside)
         return BackupResult(target, records, size)
-
-    def _file_bytes(self) -> int:
-        return _store_bytes(self._path)
 
     def shard_access(self) -> ShardAccess:
         """The shards, for what rewrites their chunks."""
-        from uihkv.rewrite import ShardAccess
-
-        return ShardAccess(self.shards, self._viewing, self._writing)
-
-    @contextmanager
-    def _viewing(self, number: int) -> Iterator[ShardView]:
-        with self._reading(number) as (shard, transaction):
-            yield self._view(shard, transaction)
-
-    @contextmanager
-    def _writing(self, number: int) -> Iterator[ShardView]:
-        """A shard to write to. Its layouts are looked up under its lock: they are those of all that it holds."""
-        from uihkv.shard import space_errors
-
-        shard = self._shard(number)
-        with space_errors(self._path):
-            transaction = shard.begin_write()
-            try:
-                yield self._view(shard, transaction)
-            except BaseException:
-                transaction.abort()
-                raise
-            transaction.commit()
-            self._settle([number])
-
-    def _view(self, shard: Shard, transaction: Any) -> ShardView:
-        from uihkv.rewrite import ShardView
-
-        layouts = self._layouts()
-        return ShardView(shard, transaction, layouts, self._manifest.chunk_events, self._manifest.compress)
+        return self._open.access()
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -875,32 +622,19 @@ class Store:
             verify: when checksums are checked: at a chunk's first use in the snapshot, always, or never.
 
         """
-        from uihkv.directory import NewestListing
-        from uihkv.snapshot import Snapshot
-
-        with self._lock:
-            shards = [self._shard(number) for number in range(self.shards)]
-            if self._newest_listing is None:
-                self._newest_listing = NewestListing()
-            while True:
-                layouts = self._layouts()
-                snapshot = Snapshot(shards, layouts, verify, self._reading_pool(), self._newest_listing)
-                if self._layouts() is layouts:  # no chunk that it sees is of a newer schema
-                    self._snapshots.add(snapshot)
-                    return snapshot
-                snapshot.close()
+        return self._open.snapshot(verify)
 
     def sources(self) -> dict[str, int]:
         """Last offset of each source that every shard has: a consumer goes on behind it."""
         claims: dict[str, SourceRecord] = {}
         for number in range(self.shards):
-            with self._reading(number) as (shard, transaction):
+            with self._open.reading(number) as (shard, transaction):
                 found = shard.sources(transaction)
             claims.update({name: record for name, record in found.items() if home_of(name, self.shards) == number})
         # Own offsets only rise: read after the claims, they show no shard behind that was not.
         own = {name: np.full(self.shards, NONE, np.int64) for name in claims}
         for number in range(self.shards):
-            with self._reading(number) as (shard, transaction):
+            with self._open.reading(number) as (shard, transaction):
                 for name, record in shard.sources(transaction).items():
                     if name in own:
                         own[name][number] = record.own
@@ -917,76 +651,8 @@ class Store:
         """
         from uihkv.statistics import describe_store
 
-        self._refresh_manifest()
-        return describe_store(self.shard_access(), self._path, self._path / MANIFEST_NAME, details)
-
-    # -- inside -------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _reading(self, number: int) -> Iterator[tuple[Shard, Any]]:
-        shard = self._shard(number)
-        transaction = shard.begin_read()
-        try:
-            yield shard, transaction
-        finally:
-            transaction.abort()
-
-    def _shard(self, number: int) -> Shard:
-        """The open shard; after a fork, opened again in the child."""
-        from uihkv.shard import Shard
-
-        with self._lock:
-            if self._closed:
-                raise StoreClosedError(f"{self._path} is closed; open it again with Store.open")
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._open_shards = {}
-                self._reading_threads = None
-                self._lanes = None
-                self._newest_listing = None
-                self._unsynced = set()
-                self._snapshots = weakref.WeakSet()
-            shard = self._open_shards.get(number)
-            if shard is None:
-                shard = Shard(_shard_path(self._path, number), number, flush=not self._building)
-                self._open_shards[number] = shard
-            return shard
-
-    def _refresh_manifest(self) -> None:
-        """Read the manifest again if another one was put in its place."""
-        with self._lock:
-            stamp = manifest_stamp(self._path)
-            if stamp == self._stamp:
-                return
-            manifest = read_manifest(self._path)
-            if manifest.store_id != self._manifest.store_id or manifest.shards != self._manifest.shards:
-                raise FormatError(f"{self._path} is another store than the one that was opened; open it again")
-            if manifest.schemas != self._manifest.schemas:
-                self._layouts_made = None
-            self._manifest, self._stamp = manifest, stamp
-
-    def _reading_pool(self) -> Threads | None:
-        from uihkv.codec import Threads
-
-        if self._threads > 1 and self._reading_threads is None:
-            self._reading_threads = Threads(self._threads)
-        return self._reading_threads
-
-    def _layouts(self) -> Layouts:
-        """Layouts of every schema that the store has had until now; another object whenever the schema changed."""
-        from uihkv.codec import Layouts
-
-        with self._lock:
-            self._refresh_manifest()
-            if self._layouts_made is None:
-                self._layouts_made = Layouts(self._manifest.schemas)
-            return self._layouts_made
-
-    def _check_writable(self) -> None:
-        if self._readonly:
-            raise ReadOnlyError(f"{self._path} was opened with readonly=True; open it without to append")
-        if self._closed:
-            raise StoreClosedError(f"{self._path} is closed; open it again with Store.open")
+        self._open.refresh_manifest()
+        return describe_store(self.shard_access(), self._open.path, self._open.path / MANIFEST_NAME, details)
 
 
 def _reopen(path: str, readonly: bool, threads: int, durability: Durability) -> Store:
@@ -994,120 +660,4 @@ def _reopen(path: str, readonly: bool, threads: int, durability: Durability) -> 
 
 
 def _reopen_built(path: str) -> Store:
-    return Store._open_built(Path(path), read_manifest(Path(path)))
-
-
-def _plan_store(
-    path: str | os.PathLike[str], schema: Schema, shards: int, chunk_events: int, compression: str
-) -> tuple[Path, Manifest]:
-    """Where a new store goes and what it is, once both are seen to be possible."""
-    if not isinstance(schema, Schema):
-        raise SchemaError(f"{type(schema).__name__} given as schema; a uihkv.Schema is expected")
-    _check_whole("shards", shards, 1, MAX_SHARDS)
-    _check_whole("chunk_events", chunk_events, 1, MAX_CHUNK_EVENTS)
-    if compression not in COMPRESSIONS:
-        raise SchemaError(f"compression is {compression!r}; one of {', '.join(COMPRESSIONS)} is expected")
-    return _vacant(path), Manifest(uuid.uuid4().hex, shards, chunk_events, compression == "lz4", (schema,))
-
-
-def _vacant(path: str | os.PathLike[str]) -> Path:
-    """A path where a store may be put."""
-    target = _as_path(path)
-    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
-        what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
-        raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
-    return target
-
-
-def _store_bytes(store: Path) -> int:
-    """Size of a store's data files and manifest."""
-    return sum(file.stat().st_size for file in (store / MANIFEST_NAME, *store.glob("shards/*/data.mdb")))
-
-
-def _as_path(path: Any) -> Path:
-    try:
-        target = Path(path).absolute()
-    except TypeError:
-        raise SchemaError(f"path is {path!r}; a str or an os.PathLike is expected") from None
-    if "\0" in str(target):
-        raise SchemaError(f"path is {path!r}; no path holds a NUL")
-    return target
-
-
-def _shard_path(store: Path, number: int) -> Path:
-    return store / "shards" / f"{number:04d}"
-
-
-@contextmanager
-def _new_parents(target: Path) -> Iterator[None]:
-    """Make the directories above a path, and take away again what was made when it fails inside."""
-    missing = [parent for parent in target.parents if not parent.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise StoreExistsError(f"{target}: {error.filename} is a file; choose another path") from error
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # somebody else has put something there
-            for parent in missing:
-                parent.rmdir()
-        raise
-
-
-@contextmanager
-def _placed_whole(target: Path) -> Iterator[Path]:
-    """A new directory that takes the target's place when all went well inside, and is removed when not."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        try:
-            aside.rename(target)
-        except OSError as error:
-            raise StoreExistsError(f"{target}: something was put there meanwhile ({error})") from error
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-
-
-def _create_shards(store: Path, shards: int, *, flush: bool = True) -> None:
-    from uihkv.shard import Shard
-
-    with ExitStack() as stack:
-        for number in range(shards):
-            path = _shard_path(store, number)
-            path.mkdir(parents=True)
-            shard = Shard(path, number, create=True, flush=flush)
-            stack.callback(shard.close)
-            if flush:
-                shard.sync()
-    for number in range(shards):
-        sync_directory(_shard_path(store, number))
-    sync_directory(store / "shards")
-
-
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise SchemaError(f"{name} is {value!r}; a whole number from {low} to {high} is expected")
-
-
-def _check_durability(durability: str) -> None:
-    if durability not in get_args(Durability):
-        raise SchemaError(f"durability is {durability!r}; one of {', '.join(get_args(Durability))} is expected")
-
-
-def check_source(source: str | None, offset: int | None) -> int | None:
-    """The offset as a plain int."""
-    if (source is None) != (offset is None):
-        raise SchemaError("source and offset go together; give both or neither")
-    if source is None or offset is None:
-        return None
-    try:
-        size = len(source.encode()) if isinstance(source, str) else 0
-    except UnicodeEncodeError:  # half a surrogate pair
-        size = 0
-    if not 1 <= size <= _MAX_SOURCE_BYTES or "\0" in source:
-        raise SchemaError(f"source is {source!r}; a name of 1 to {_MAX_SOURCE_BYTES} bytes is expected, and no NUL")
-    _check_whole("offset", offset, 0, np.iinfo(np.int64).max)
-    return int(offset)
+    return Store(Path(path), read_manifest(Path(path)), False, building=True)

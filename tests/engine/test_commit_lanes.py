@@ -63,7 +63,7 @@ def test_a_forked_child_appends_by_lanes_of_its_own(tmp_path: Path) -> None:
 def test_an_interrupted_wait_for_a_shard_gives_it_back(tmp_path: Path) -> None:
     with Store.create(tmp_path / "s", SCHEMA, shards=2) as store, Store.open(tmp_path / "s") as other:
         store.append(batch(50, 0))
-        held = other._shard(0).begin_write()  # another writer, whom the lane waits for
+        held = other._open.shard(0).begin_write()  # another writer, whom the lane waits for
         threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
         previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

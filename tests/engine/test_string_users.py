@@ -264,7 +264,7 @@ def test_damage_names_the_string(store: Store) -> None:
     path = store.path
     with store.snapshot() as snapshot:
         key = names.keys.tail_keys(snapshot.find_users(["zoë"])[0])
-    shard = store._shard(int(store.shard_of("zoë")[0]))
+    shard = store._open.shard(int(store.shard_of("zoë")[0]))
     transaction = shard.begin_write()
     tails = shard.databases(transaction)[b"tails"]
     value = bytes(transaction.get(key, db=tails))
@@ -282,7 +282,7 @@ def test_damage_names_the_string(store: Store) -> None:
 def test_a_user_without_a_name_is_damage(store: Store) -> None:
     append(store, USERS)
     number = int(store.shard_of(["bob"])[0])
-    shard = store._shard(number)
+    shard = store._open.shard(number)
     with store.snapshot() as snapshot:
         key = names.keys.tail_keys(snapshot.find_users(["bob"])[0])
         users = snapshot._directory().users
