@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 
+from torch._C._autograd import _profiler_enabled
 from torch.profiler import record_function
 
 from loader.batch import Batch
@@ -88,7 +89,10 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
             raise StopIteration
         ready, start = self._pipeline.ready, time.perf_counter()
         try:
-            with record_function("## loader.wait ##"):
+            if _profiler_enabled():
+                with record_function("## loader.wait ##"):
+                    sent = self._pipeline.take()
+            else:
                 sent = self._pipeline.take()
             return self._hand_over(sent, ready, start)
         except Ended:

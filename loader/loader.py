@@ -322,6 +322,25 @@ class Loader:
         self._epoch, self._resume_from = position.epoch, position
         self._pass = Pass(position, self._new_meter())
 
+    def skip(self, batches: int) -> None:
+        """Begin the next pass so many batches later, on this rank and, called alike, on all.
+
+        It counts from a loaded state, from the newest batch handed out, or from the epoch's start.
+
+        Raises:
+            SettingError: for no whole number of 0 or more, or more than are left.
+
+        """
+        batches = _whole("batches", batches, 0)
+        position = self._pass.position
+        plan = self._plan(position)
+        assert plan is not None  # it is a place of this loader
+        left = plan.batches - plan.first
+        if batches > left:
+            raise SettingError(f"{batches} batches to be skipped, {left} are left in epoch {position.epoch}")
+        self._resume_from = plan.position(plan.first + batches)
+        self._pass = Pass(self._resume_from, self._new_meter())
+
     def stats(self) -> LoaderStats:
         """Times and counts of the newest pass, until now or until its end."""
         return self._pass.meter.read()

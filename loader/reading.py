@@ -121,12 +121,14 @@ class ReadPlan:
         shared: projections that together have each column of all cutting tenants once, the longest first.
         cutting: the names and projections of tenants that share these.
         selecting: tenants by the projection that is read for them.
+        columns: names of each tenant's columns, in its order.
 
     """
 
     shared: tuple[Projection, ...]
     cutting: Mapping[str, Projection]
     selecting: Mapping[Projection, tuple[str, ...]]
+    columns: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, tenants: Mapping[str, Projection], schema: Schema) -> ReadPlan:
@@ -148,7 +150,7 @@ class ReadPlan:
         shared = tuple(
             Projection([column for column, its in longest.items() if its == length], length) for length in lengths
         )
-        return cls(shared, cutting, selecting)
+        return cls(shared, cutting, selecting, {name: its.resolve(schema) for name, its in tenants.items()})
 
 
 class LocalReader:
@@ -213,25 +215,25 @@ class LocalReader:
         found: dict[str, Histories] = {}
         shared = [reads.read(request.pointers, projection) for projection in self._plan.shared]
         for tenant, projection in self._plan.cutting.items():
-            found[tenant] = self._cut(shared, projection)
+            found[tenant] = self._cut(shared, projection.max_len, self._plan.columns[tenant])
         for projection, tenants in self._plan.selecting.items():
             found |= dict.fromkeys(tenants, reads.read(request.pointers, projection, request.as_of))
         return Reading(plain={tenant: found[tenant] for tenant in self._tenants})
 
-    def _cut(self, shared: Sequence[Histories], projection: Projection) -> Histories:
+    def _cut(self, shared: Sequence[Histories], max_len: int | None, names: tuple[str, ...]) -> Histories:
         """A tenant's columns, out of reads that are as long or longer."""
+        if len(shared) == 1 and self._plan.shared[0].max_len == max_len and shared[0].columns == names:
+            return shared[0]
         offsets: Int64s | None = None
         columns: dict[str, Array] = {}
         dtypes: dict[str, str] = {}
         element_offsets: dict[str, Int64s] = {}
         for histories, read in zip(shared, self._plan.shared, strict=True):
-            mine = [name for name in projection.resolve(self._snapshot.schema) if name in histories]
+            mine = [name for name in names if name in histories]
             if not mine:
                 continue
             dtypes |= {name: histories.dtype(name) for name in mine}
-            if read.max_len == projection.max_len:
-                if histories.columns == projection.resolve(self._snapshot.schema):
-                    return histories
+            if read.max_len == max_len:
                 offsets = histories.offsets
                 columns |= {name: histories.values(name) for name in mine}
                 inner = {name: histories.element_offsets(name) for name in mine}
@@ -239,15 +241,15 @@ class LocalReader:
                 continue
             end = histories.offsets[1:]
             length = histories.lengths
-            if projection.max_len is not None:
-                length = np.minimum(length, projection.max_len)
+            if max_len is not None:
+                length = np.minimum(length, max_len)
             offsets = _running(length)
             for name in mine:
                 columns[name], its = _take(histories, name, end - length, end, offsets)
                 if its is not None:
                     element_offsets[name] = its
         assert offsets is not None  # a projection has columns, and each is in a shared read
-        ordered = {name: columns[name] for name in projection.resolve(self._snapshot.schema)}
+        ordered = {name: columns[name] for name in names}
         return Histories(offsets, ordered, element_offsets, dtypes=dtypes)
 
     # -- deduplicated -------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ class LocalReader:
             for tenant, projection in self._plan.cutting.items():
                 length = version if projection.max_len is None else np.minimum(version, projection.max_len)
                 start = np.maximum(end - length, first)
-                for name in projection.resolve(self._snapshot.schema):
+                for name in self._plan.columns[tenant]:
                     if name in histories:
                         found[tenant][name] = _span_column(histories, name, start, end)
         for projection, tenants in self._plan.selecting.items():
@@ -281,8 +283,8 @@ class LocalReader:
             start, end = histories.offsets[:-1][number], histories.offsets[1:][number]
             for tenant in tenants:
                 found[tenant] = {name: _span_column(histories, name, start, end) for name in histories}
-        for tenant, projection in self._plan.cutting.items():
-            found[tenant] = {name: found[tenant][name] for name in projection.resolve(self._snapshot.schema)}
+        for tenant in self._plan.cutting:
+            found[tenant] = {name: found[tenant][name] for name in self._plan.columns[tenant]}
         return Reading(spans=found)
 
 
@@ -307,9 +309,9 @@ class _Reads:
         histories = self._snapshot.read(
             pointers, projection, as_of=as_of, epoch=self._epoch, on_trimmed=self._on_trimmed, since=since, out=out
         )
-        fixed = [histories.values(name) for name in histories if histories.element_offsets(name) is None]
-        self.size += sum(-(-array.nbytes // 64) * 64 for array in fixed)
+        self.size += histories.nbytes
         if lease is not None:
+            fixed = [histories.values(name) for name in histories if histories.element_offsets(name) is None]
             used = end_in(lease, fixed)
             self._lease = lease if used is None else lease[-(-used // 64) * 64 :]
         self.costs.append(histories.cost)

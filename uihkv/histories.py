@@ -154,7 +154,8 @@ class Histories:
             SchemaError: for a column that was not read.
 
         """
-        return self._dtypes.get(name, self.values(name).dtype.name)
+        known = self._dtypes.get(name)
+        return self.values(name).dtype.name if known is None else known
 
     def strings(self, name: str) -> pa.LargeStringArray | pa.LargeBinaryArray:
         """A ``string`` or ``bytes`` column as an Arrow array of its N values, which shares their memory.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loader import ArrayExamples, Loader, StateError
+from loader import ArrayExamples, Loader, SettingError, StateError
 from loader.testing import assert_resumes_exactly
 from tests.loader.conftest import EXAMPLES, World
 from uihkv import Projection
@@ -160,3 +160,19 @@ def test_what_is_no_state_is_refused(world: World, change: dict[str, Any] | None
     loader = make(world)
     with pytest.raises(StateError):
         loader.load_state_dict({} if change is None else loader.state_dict() | change)
+
+
+def test_batches_are_skipped_by_hand(world: World) -> None:
+    whole = rows(make(world))
+    loader = make(world)
+    loader.skip(2)
+    loader.skip(1)
+    assert rows(loader) == whole[3:]
+    next(passing := iter(loader))
+    passing.close()
+    loader.skip(2)
+    assert loader.state_dict()["consumed"] == 24
+    assert rows(loader) == whole[3:]
+    for wrong in (-1, 1.5, 8):
+        with pytest.raises(SettingError):
+            make(world).skip(wrong)  # type: ignore[arg-type]

@@ -243,3 +243,20 @@ def test_objects_do_not_go_over_the_wire() -> None:
 def test_bad_numbers_of_workers_are_refused(world: World, workers: Any) -> None:
     with pytest.raises(SettingError, match="num_workers is"):
         make(world, num_workers=workers)
+
+
+@pytest.mark.parametrize("options", [{}, {"dedup": True, "affinity_window": 8}, {"split": "shards", "max_events": 9}])
+def test_users_named_by_strings(tmp_path: Path, options: dict[str, Any]) -> None:
+    names = np.array(["ann", "bø", "c", "a rather long name of a user"], dtype=np.dtypes.StringDType())
+    user = names[np.arange(40) % 4]
+    with Store.create(tmp_path / "s", Schema([Column("x", "int64")], user_id="string"), shards=2) as store:
+        store.append({"user_id": user, "ts": np.arange(40), "x": np.arange(40)}, backfill=True)
+        examples = ArrayExamples({"user_id": user, "version": np.arange(40) // 4, "row": np.arange(40)})
+        with Loader(store, examples, Projection(["x"], 4), batch_size=7, num_workers=1, **options) as loader:
+            seen = []
+            for batch in loader:
+                column = batch.history["x"].expand()
+                for row, values in zip(batch.examples["row"].tolist(), column.nested().unbind(), strict=True):
+                    assert values.tolist() == list(range(row % 4, row, 4))[-4:]
+                    seen.append(row)
+        assert sorted(seen) == list(range(40))
