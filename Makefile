@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint bench docs clean help
 
 help: ## what can be typed here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,5 +29,12 @@ lint: $(STAMP) ## ruff and mypy --strict
 bench: $(STAMP) ## the benches; JSON in perf/out
 	$(BIN)/python -m perf
 
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## the pages, in site/; any warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 clean: ## take the environment and all outputs away
-	rm -rf $(VENV) demo-out perf/out
+	rm -rf $(VENV) demo-out perf/out site
