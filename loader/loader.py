@@ -171,6 +171,7 @@ class Loader:
         if self._num_workers:
             start = (self._num_workers, store.path, self._tenants, self._dedup, on_trimmed)
             self._pools = Pools(lambda: WorkerPool(*start))
+        self._slabs = SlabPool(self._prefetch + 2)  # for all passes: new memory costs as much as decoding into it
         self._transfer: Transfer | None = None
         self._fingerprint = {
             "examples": examples.fingerprint,
@@ -390,8 +391,7 @@ class Loader:
         """What reads for one pass: worker processes, or a snapshot in this one."""
         if self._pools is not None:
             return self._pools.begin_pass()
-        snapshot, slabs = self._store.snapshot(), SlabPool(self._prefetch + 2)
-        return LocalReader(snapshot, self._tenants, self._dedup, slabs, self._on_trimmed)
+        return LocalReader(self._store.snapshot(), self._tenants, self._dedup, self._slabs, self._on_trimmed)
 
     def _workers(self) -> int:
         """Executor threads: as many as can help. More than batches ahead, or than cores, cannot; and of those that ask

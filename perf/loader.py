@@ -85,7 +85,8 @@ class Bench:
         """A loader of histories of that length, with batches of about the same number of events."""
         if "tenants" not in options:
             options["projection"] = Projection(COLUMNS, length)
-        return Loader(store or self.store, self.examples, **{"batch_size": batch_size(length), **options})
+        examples = options.pop("examples", self.examples)
+        return Loader(store or self.store, examples, **{"batch_size": batch_size(length), **options})
 
 
 def batch_size(length: int) -> int:
@@ -351,7 +352,7 @@ def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 
 def _others(bench: Bench, report: Report) -> None:
-    length, number = 1024, bench.settings.pick(8, 24)
+    length, number = 1024, bench.settings.pick(12, 24)
     size = batch_size(length)
     folder = bench.settings.scratch
     readable = bench.log.readable
@@ -375,7 +376,8 @@ def _others(bench: Bench, report: Report) -> None:
             for cell in row:
                 np.array(json.loads(cell))
 
-    with bench.loader(length) as here, bench.loader(length, num_workers=2) as there:
+    few = ArrayExamples({name: column[chosen] for name, column in bench.columns.items()})
+    with bench.loader(length, examples=few) as here, bench.loader(length, examples=few, num_workers=2) as there:
         ways: dict[str, Callable[[], object]] = {
             "loader": lambda: take(iter(here), number),
             "loader, 2 workers": lambda: take(iter(there), number),
