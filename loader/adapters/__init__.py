@@ -3,7 +3,8 @@
 - :mod:`loader.adapters.dataset`: ``torch.utils.data.DataLoader`` and torchdata's ``StatefulDataLoader``;
 - :mod:`loader.adapters.nodes`: torchdata's ``nodes``;
 - :mod:`loader.adapters.lightning`: a ``LightningDataModule``;
-- :mod:`loader.adapters.torchrec`: ``KeyedJaggedTensor``, and batches in TorchRec's train pipelines.
+- :mod:`loader.adapters.torchrec`: ``KeyedJaggedTensor``, and batches in TorchRec's train pipelines;
+- :mod:`loader.adapters.hstu`: history and candidates as open HSTU trainers take them; needs torch alone.
 
 ``torch.nested`` needs none: ``batch.history["item_id"].nested()`` is the same memory.
 """
