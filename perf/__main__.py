@@ -25,6 +25,7 @@ BENCHES: dict[str, str] = {
     "bulkmemory": "an ingest of a file five times larger than the memory it may have",
     "refresh": "a new snapshot of a store that has grown",
     "loader": "whether a step ever waits, what each means of the loader brings, and what others cost",
+    "soak": "processes on one store, killed at random for two minutes: what was done, and what was lost",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }
 """Every bench by its module's name, and what it asks in a few words."""

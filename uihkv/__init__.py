@@ -22,6 +22,7 @@ from uihkv.errors import (
     StoreExistsError,
     StoreFullError,
     StoreNotFoundError,
+    StoreWarning,
     TrimmedError,
     UihkvError,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreStats",
+    "StoreWarning",
     "TrimResult",
     "TrimmedError",
     "UihkvError",

@@ -1,7 +1,8 @@
 """One LMDB environment a process and path: who holds it open, and when it closes.
 
-LMDB demands that a process opens an environment once. This is the one registry of the package: environments by path,
-counted, and by process, since an environment must not be used across a fork.
+LMDB demands that a process opens an environment once. This is the one registry of the package: environments by their
+data file, counted, and by process, since an environment must not be used across a fork. Which file it is tells its
+inode, whatever path leads to it: a store that was put in another's place is not taken for it.
 
 A forked child closes the environment that it inherited before it opens its own. LMDB's close clears the reader slots of
 the process that opened the environment, which is the parent: its snapshots would lose their pages to the next writers
@@ -15,6 +16,10 @@ child: do not fork while other threads use the store.
 A commit flushes a shard's pages before it writes the meta page that points to them, so that no crash damages it. The
 meta page itself is flushed by :meth:`uihkv.shard.Shard.sync`, on behalf of those who promise that a commit survives a
 power cut (``metasync=False``; LMDB would else flush it within each commit, at the same cost, for every handle alike).
+
+Pages that a snapshot may still see are not reused. Slots of readers that were killed are looked for when an environment
+is opened, when none is left, and every few seconds of writing; a snapshot that is held while the file grows by much is
+warned of.
 """
 
 from __future__ import annotations
@@ -23,13 +28,17 @@ import ctypes
 import mmap
 import os
 import threading
+import time
+import warnings
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from uihkv.errors import FormatError, StoreFullError
+from uihkv.errors import FormatError, StoreFullError, StoreWarning
+from uihkv.place import check_own_files
 
 MAP_BYTES = 64 << 30
 """Address space reserved for a shard at least; a file of more gets four times its size, also while it is open."""
@@ -38,8 +47,32 @@ _MAX_MAP_BYTES = 1 << 45
 _PAGE = 1 << 20
 MAX_READERS = 1024
 _UNWRITTEN_BYTES = 1 << 16
+LOOK_EVERY_S = 10.0
+"""Seconds of writing between two looks at the readers."""
+HELD_GROWTH_BYTES = 256 << 20
+"""Growth of a shard's file, while one snapshot is held, that is worth a warning."""
 _MAPPINGS = Path("/proc/self/maps")
 _MAP_FIXED = 0x10  # of Linux; Python does not name it
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Read transactions of an environment, of all processes.
+
+    Attributes:
+        count: that are open.
+        lag: how many transactions were committed since the oldest began; 0 of none.
+        oldest: the transaction that the oldest sees; None: there are none.
+        pid: the process of the oldest.
+        pids: all processes that have one.
+
+    """
+
+    count: int
+    lag: int
+    oldest: int | None = None
+    pid: int | None = None
+    pids: frozenset[int] = frozenset()
 
 
 class SharedEnvironment:
@@ -49,11 +82,18 @@ class SharedEnvironment:
     here which are. It grows before a write once half of it is used, and after a write that it was too small for.
     """
 
-    __slots__ = ("_active", "_gate", "_page_bytes", "_starting", "holders", "raw")
+    __slots__ = (
+        "_active", "_gate", "_held_since", "_looked_at", "_page_bytes", "_starting", "holders", "key", "lock_inode",
+        "raw",
+    )  # fmt: skip
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, key: _Key, lock_inode: int) -> None:
         self.raw = raw
+        self.key = key
+        self.lock_inode = lock_inode
         self.holders = 0
+        self._looked_at = time.monotonic()
+        self._held_since: tuple[int | None, int] = (None, 0)
         self._gate = threading.Lock()
         self._page_bytes = int(raw.stat()["psize"])
         self._starting = 0
@@ -63,14 +103,24 @@ class SharedEnvironment:
         """Start a transaction; the caller ends it.
 
         Raises:
-            StoreFullError: when another process has grown the map, and this one cannot follow.
+            StoreFullError: when another process has grown the map, and this one cannot follow; or when all reader
+                slots are taken.
 
         """
-        if write and self._used_bytes() * 2 > self.raw.info()["map_size"]:
-            self.grow()  # where it cannot, there may be room enough
+        if write:
+            if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+                self._look_after_readers()
+            if self._used_bytes() * 2 > self.raw.info()["map_size"]:
+                self.grow()  # where it cannot, there may be room enough
         for adopted in (False, True):
             try:
                 return self._begin(write)
+            except lmdb.ReadersFullError as error:
+                if adopted or not self.raw.reader_check():
+                    raise StoreFullError(
+                        f"{self.raw.path()} has no free reader slot ({error}); close snapshots that are not used, of "
+                        "this process or others"
+                    ) from error
             except lmdb.MapResizedError as error:
                 if adopted or not self._resize(0):
                     raise StoreFullError(
@@ -78,6 +128,40 @@ class SharedEnvironment:
                         "close the snapshots of this process, which then takes the new size"
                     ) from error
         raise AssertionError
+
+    def readers(self) -> Readers:
+        """Who reads now."""
+        # pid, thread and transaction a line, below a line of titles; a slot that is kept but not used has no number
+        lines = [line.split() for line in self.raw.readers().splitlines()[1:]]
+        used = [(int(line[2]), int(line[0])) for line in lines if len(line) == 3 and line[2].isdigit()]
+        if not used:
+            return Readers(0, 0)
+        oldest, pid = min(used)
+        return Readers(
+            len(used),
+            max(0, int(self.raw.info()["last_txnid"]) - oldest),
+            oldest,
+            pid,
+            frozenset(pid for _, pid in used),
+        )
+
+    def _look_after_readers(self) -> None:
+        """Free the slots of killed readers, and warn of a snapshot that is held while the file grows."""
+        self._looked_at = time.monotonic()
+        self.raw.reader_check()
+        readers, size = self.readers(), self._used_bytes()
+        oldest, since = self._held_since
+        if readers.oldest is None or readers.oldest != oldest:
+            self._held_since = (readers.oldest, size)
+        elif size - since > HELD_GROWTH_BYTES:
+            self._held_since = (oldest, size)  # the next warning is for as much again
+            warnings.warn(
+                f"a snapshot of process {readers.pid} has been open for {readers.lag} transactions of "
+                f"{self.raw.path()}, whose file grew by {(size - since) >> 20} MiB meanwhile: pages that were freed "
+                "since cannot be reused; close snapshots that are not used",
+                StoreWarning,
+                stacklevel=2,
+            )
 
     def _begin(self, write: bool) -> Any:
         with self._gate:
@@ -117,7 +201,9 @@ def _is_active(transaction: Any) -> bool:
     return True
 
 
-_held: dict[tuple[int, str], SharedEnvironment] = {}
+_Key = tuple[int, int, int]
+"""A process, and the device and inode of a data file."""
+_held: dict[_Key, SharedEnvironment] = {}
 _lock = threading.Lock()
 
 
@@ -126,26 +212,24 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     if _held:
-        _own_lock_files({Path(place) / "lock.mdb" for _, place in _held})
+        _own_lock_files({held.lock_inode for held in _held.values()})
 
 
-def _own_lock_files(paths: set[Path]) -> None:
-    """Replace this process's mappings of these files, shared with its parent, by private copies of what they hold."""
+def _own_lock_files(inodes: set[int]) -> None:
+    """Replace this process's mappings of these lock files, shared with its parent, by private copies."""
     try:
         mappings = _MAPPINGS.read_text().splitlines()
     except OSError:
         return
-    inodes = {path.stat().st_ino: path for path in paths if path.exists()}
     library = ctypes.CDLL(None, use_errno=True)
     library.mmap.restype = ctypes.c_void_p
     library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
     for line in mappings:  # 7f0c2a000000-7f0c2a010000 rw-s 00000000 fe:01 1234  /store/shards/0000/lock.mdb
         area, _, offset, _, inode, *name = line.split(maxsplit=5)
-        path = inodes.get(int(inode))
-        if path is None or not name or not name[0].endswith(path.name):
+        if int(inode) not in inodes or not name or not name[0].endswith("/lock.mdb"):
             continue
         begin, end = (int(address, 16) for address in area.split("-"))
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(name[0], os.O_RDONLY)
         try:
             protection = mmap.PROT_READ | mmap.PROT_WRITE
             flags = mmap.MAP_PRIVATE | _MAP_FIXED
@@ -167,21 +251,29 @@ def open_environment(path: Path, *, create: bool = False, flush: bool = True) ->
     file system forbids writing, it is opened for reading only.
 
     Raises:
-        FormatError: when the file is not an LMDB environment of a version that LMDB reads.
+        FormatError: when the file is not an LMDB environment of a version that LMDB reads, or lies elsewhere.
         StoreFullError: when its map does not fit the address space.
 
     """
-    place = str(path.resolve())
-    key = (os.getpid(), place)
+    data = path / "data.mdb"
     with _lock:
-        held = _held.get(key)
+        check_own_files(path)
+        key = _key_of(data) if data.exists() else None
+        held = None if key is None else _held.get(key)
         if held is None:
-            for inherited in [other for other in _held if other[1] == place]:
+            for inherited in [other for other in _held if key is not None and other[1:] == key[1:]]:
                 _held.pop(inherited).raw.close()
-            held = SharedEnvironment(_open(path, create, flush))
+            raw = _open(path, create, flush)
+            key, lock = _key_of(data), path / "lock.mdb"
+            held = SharedEnvironment(raw, key, lock.stat().st_ino if lock.exists() else 0)
             _held[key] = held
         held.holders += 1
         return held
+
+
+def _key_of(data: Path) -> _Key:
+    found = data.stat()
+    return os.getpid(), found.st_dev, found.st_ino
 
 
 def _open(path: Path, create: bool, flush: bool) -> Any:
@@ -247,14 +339,12 @@ def _check_length(environment: Any, data: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, wanted)  # never shortens what another process has written
 
 
-def close_environment(path: Path) -> None:
-    """Let go of an environment; the last holder closes it."""
-    key = (os.getpid(), str(path.resolve()))
+def close_environment(held: SharedEnvironment) -> None:
+    """Let go of an environment; the last holder closes it. That of a parent process is left alone."""
     with _lock:
-        held = _held.get(key)
-        if held is None:
+        if _held.get((os.getpid(), *held.key[1:])) is not held:
             return
         held.holders -= 1
         if held.holders == 0:
-            del _held[key]
+            del _held[held.key]
             held.raw.close()

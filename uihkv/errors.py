@@ -79,3 +79,7 @@ class StoreFullError(UihkvError):
 
 class IngestError(UihkvError):
     """A process of an ingest died, or failed in a way that cannot be told elsewhere; what was stored stays."""
+
+
+class StoreWarning(UserWarning):
+    """The store works, but how it is used will hurt: on a network file system, or with a snapshot held too long."""

@@ -274,6 +274,9 @@ class StoreStats:
         tail_share: share of the events that are in tails.
         free_bytes: of ``bytes``, pages that wait for the next writes.
         shard_skew: events of the fullest shard over those of a shard on average; 1: all hold as many.
+        readers: read transactions that are open, in all processes, of the shard that has most.
+        reader_lag: transactions committed to a shard since its oldest open snapshot was taken, of the shard where these
+            are most: the pages that they freed are in ``free_bytes``, and wait until that snapshot is closed.
         details: where the bytes go, if that was asked for.
 
     """
@@ -293,6 +296,8 @@ class StoreStats:
     tail_share: float
     free_bytes: int
     shard_skew: float
+    readers: int
+    reader_lag: int
     details: StorageDetails | None = None
 
     def describe(self) -> dict[str, Any]:

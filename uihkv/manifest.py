@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,11 @@ def read_manifest(store: Path) -> Manifest:
     """
     path = store / MANIFEST_NAME
     try:
-        with path.open("rb") as file:
+        # A link may lead out of the store, and a pipe would wait for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:  # noqa: PTH123 - of a descriptor
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise FormatError(f"{store} is not a uihkv store: its {MANIFEST_NAME} is no file")
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         if store.exists():
@@ -152,6 +157,12 @@ def read_manifest(store: Path) -> Manifest:
         raise FormatError(f"{store} is a file, not a uihkv store") from None
     except IsADirectoryError:
         raise FormatError(f"{store} is not a uihkv store: its {MANIFEST_NAME} is a directory") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FormatError(f"{path} is a symbolic link; a store follows none, put the file in its place") from None
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StoreFullError(f"cannot open {path}: {error}; raise the limit (ulimit -n)") from error
+        raise
     if len(data) > _MAX_BYTES:
         raise FormatError(f"{path} is larger than any manifest; restore it from a backup")
     return Manifest.unpack(data, path)

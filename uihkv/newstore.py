@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from uihkv.errors import SchemaError, StoreExistsError
-from uihkv.manifest import MANIFEST_NAME, MAX_CHUNK_EVENTS, MAX_SHARDS, Manifest, write_manifest
+from uihkv.manifest import MANIFEST_NAME, MAX_CHUNK_EVENTS, MAX_SHARDS, Manifest, sync_directory, write_manifest
 from uihkv.schema import Schema
 
 COMPRESSIONS = ("lz4", "none")
@@ -46,7 +46,7 @@ def vacant_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def new_parents(target: Path) -> Iterator[None]:
-    """Make the directories above a path, and take away again what was made when it fails inside."""
+    """Make the directories above a path, durable in the end; take away again what was made when it fails inside."""
     missing = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +54,8 @@ def new_parents(target: Path) -> Iterator[None]:
         raise StoreExistsError(f"{target}: {error.filename} is a file; choose another path") from error
     try:
         yield
+        for parent in missing:
+            sync_directory(parent.parent)
     except BaseException:
         with suppress(OSError):  # somebody else has put something there
             for parent in missing:

@@ -30,7 +30,7 @@ from uihkv.codec import (
     greatest_times,
 )
 from uihkv.coded import read_coded
-from uihkv.environment import close_environment, open_environment
+from uihkv.environment import Readers, close_environment, open_environment
 from uihkv.errors import FormatError, StoreFullError
 from uihkv.events import Events
 from uihkv.kernels.decode import VERIFY_ONCE
@@ -115,14 +115,14 @@ class Shard:
                 )
                 self.names = NameTable(self._environment, number, create=create, making=making)
         except lmdb.Error as error:
-            close_environment(path)
+            close_environment(self._shared)
             raise FormatError(f"{path} is not a shard of a uihkv store ({error})") from error
 
         self.page_bytes = int(self._environment.stat()["psize"])
 
     def close(self) -> None:
         """Let go of the environment."""
-        close_environment(self.path)
+        close_environment(self._shared)
 
     @property
     def writable(self) -> bool:
@@ -312,12 +312,11 @@ class Shard:
 
     def begin_read(self) -> Any:
         """Start a read transaction; the caller aborts it."""
-        try:
-            return self._shared.begin()
-        except lmdb.ReadersFullError as error:
-            raise StoreFullError(
-                f"shard {self.number:04d} has no free reader slot ({error}); close snapshots that are not used"
-            ) from error
+        return self._shared.begin()
+
+    def readers(self) -> Readers:
+        """Who reads this shard now, in all processes."""
+        return self._shared.readers()
 
     def sources(self, transaction: Any) -> dict[str, SourceRecord]:
         """What this shard knows of every source that it has met."""

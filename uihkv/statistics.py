@@ -35,13 +35,15 @@ def describe_store(access: ShardAccess, path: Path, manifest: Path, details: boo
     """Count what is there; ``path``: of the store, ``manifest``: of its manifest."""
     lengths: list[Int64s] = []
     shards: list[ShardStats] = []
-    bases = chunks = tail_events = used = 0
+    bases = chunks = tail_events = used = readers = lag = 0
     accounts = _Accounts() if details else None
     for number in range(access.shards):
         file_bytes = (path / "shards" / f"{number:04d}" / "data.mdb").stat().st_size
         with access.reading(number) as view:
             parts = UserParts(view)
             parts.open(parts.tails)
+            reading = view.shard.readers()
+            readers, lag = max(readers, reading.count - 1), max(lag, reading.lag)  # not this one
             base = parts.bases()
             length = parts.heads() - base
             pages, page_bytes = view.shard.pages()
@@ -65,7 +67,7 @@ def describe_store(access: ShardAccess, path: Path, manifest: Path, details: boo
         bytes=total, used_bytes=used, longest=int(every.max(initial=0)), length_p50=p50, length_p90=p90,
         length_p99=p99, trimmed_users=bases, tail_share=tail_events / events if events else 0.0,
         free_bytes=total - used - manifest_bytes, shard_skew=busiest * access.shards / events if events else 1.0,
-        details=None if accounts is None else accounts.close(shards, manifest_bytes),
+        readers=readers, reader_lag=lag, details=None if accounts is None else accounts.close(shards, manifest_bytes),
     )  # fmt: skip
 
 

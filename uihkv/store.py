@@ -49,6 +49,7 @@ from uihkv.newstore import (
     vacant_path,
 )
 from uihkv.openstore import Durability, OpenStore, check_durability
+from uihkv.place import warn_of_network
 from uihkv.pointers import as_int64, as_user_ids
 from uihkv.schema import TIME_UNITS, Column, Schema
 from uihkv.sources import NONE, home_of, offset_done
@@ -117,6 +118,7 @@ class Store:
         target, manifest = plan_store(path, schema, shards, chunk_events, compression)
         with new_parents(target), built_aside(target) as aside:
             found_store(aside, manifest)
+        warn_of_network(target)
         return cls(target, manifest, False, durability=durability)
 
     @classmethod
@@ -193,12 +195,15 @@ class Store:
         Raises:
             SchemaError: for ``threads`` below 1, another durability, or a path that is none.
             StoreNotFoundError: when nothing is there.
-            FormatError: when what is there is not a store, or a store of a newer format.
+            FormatError: when what is there is not a store, a store of a newer format, or one whose parts are links.
+
+        A store on a network file system is warned of (StoreWarning).
 
         """
         check_whole("threads", threads, 1, MAX_THREADS)
         check_durability(durability)
         target = as_path(path)
+        warn_of_network(target)
         store = cls(target, read_manifest(target), readonly, threads, durability)
         try:
             for number in range(store.shards):

@@ -2,9 +2,10 @@
 
 A program runs under strace, which notes each write, flush and rename with its bytes. From the recording, :func:`cut`
 makes the files as a power cut at a given moment may leave them: what was flushed is there; of what was only written,
-each page is there or not, as chance has it; directory entries (creations, renames) that were not flushed are there up
-to some one of them, since file systems journal them in order. Without chance it is what a killed process leaves: all
-that was written until then.
+each page is there or not, as chance has it; directory entries (directories made, files created, names that go or
+change, also of whole directories) are there up to some one of them, since file systems journal them in order: at least
+up to the last one of a directory that was flushed. Without chance it is what a killed process leaves: all that
+was written until then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 PAGE = 4096
-CALLS = "pwrite64,writev,write,lseek,ftruncate,fdatasync,fsync,rename,openat,close"
+CALLS = "pwrite64,writev,write,lseek,ftruncate,fdatasync,fsync,rename,openat,close,mkdir,rmdir,unlink,unlinkat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def record(program: str, arguments: Sequence[str], folder: Path) -> list[Step]:
 
 _LINE = re.compile(r"(?P<at>[\d.]+) (?P<call>\w+)\((?P<given>.*)\) += (?P<got>-?\d+).*?<(?P<took>[\d.]+)>$")
 _FILE = re.compile(r"^(?P<fd>\d+)<(?P<path>[^>]*)>")
+_FOLDER = re.compile(r"^(?:\d+|AT_FDCWD)<(?P<path>[^>]*)>, ")
 _STRING = re.compile(r'"([^"]*)"')
 
 
@@ -90,6 +92,12 @@ def _parse(trace: str) -> Iterator[Step]:
             continue
         if call == "rename":
             yield Step(begin, end, call, strings[0].decode(), to=strings[1].decode())
+            continue
+        if call in ("mkdir", "rmdir", "unlink", "unlinkat"):
+            within = _FOLDER.match(given)
+            name = strings[0].decode()
+            path = name if within is None else str(Path(_text(within["path"]).decode()) / name)
+            yield Step(begin, end, call if call == "mkdir" else "remove", path)
             continue
         place = _FILE.match(given)
         if place is None:
@@ -145,30 +153,66 @@ class _File:
         self.pending = [step for step in self.pending if step.end > moment]
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Of names: one that goes, or none; one that comes, or none; what it names, None: a directory."""
+
+    gone: str
+    name: str
+    file: _File | None
+
+
+_Names = dict[str, _File | None]
+
+
 @dataclass
 class _Folder:
     """Names as the program sees them, names as the disk has them, and the changes between."""
 
-    live: dict[str, _File]
-    disk: dict[str, _File] = field(default_factory=dict)
-    pending: list[tuple[str, str, _File]] = field(default_factory=list)
-    """A name that goes, or empty; a name that comes; its file."""
+    live: _Names
+    disk: _Names = field(default_factory=dict)
+    pending: list[_Change] = field(default_factory=list)
 
     def change(self, step: Step) -> None:
         if step.call == "rename":
-            file = self.live.pop(step.path)
-            self.live[step.to] = file
-            self.pending.append((step.path, step.to, file))
+            self._note(_Change(step.path, step.to, self.live[step.path]))
+        elif step.call == "remove":
+            self._note(_Change(step.path, "", None))
+        elif step.call == "mkdir":
+            self._note(_Change("", step.path, None))
         elif step.path not in self.live or step.call == "truncate":
-            self.live[step.path] = _File(bytearray())
-            self.pending.append(("", step.path, self.live[step.path]))
+            self._note(_Change("", step.path, _File(bytearray())))
+
+    def _note(self, change: _Change) -> None:
+        _apply(self.live, change)
+        self.pending.append(change)
 
     def settle(self, count: int) -> None:
         """The first so many changes are on the disk."""
-        for gone, name, file in self.pending[:count]:
-            self.disk.pop(gone, None)
-            self.disk[name] = file
+        for change in self.pending[:count]:
+            _apply(self.disk, change)
         del self.pending[:count]
+
+    def flush(self, path: str) -> None:
+        """A directory was flushed: its entries are on the disk, and all that the journal has before them."""
+        concerned = [
+            index
+            for index, change in enumerate(self.pending)
+            if path in (change.gone.rpartition("/")[0], change.name.rpartition("/")[0])
+        ]
+        self.settle(concerned[-1] + 1 if concerned else 0)
+
+
+def _apply(names: _Names, change: _Change) -> None:
+    """Take the change; a directory goes with all that is in it."""
+    if change.gone:
+        inside = {name: names[name] for name in names if name == change.gone or name.startswith(f"{change.gone}/")}
+        for name, file in inside.items():
+            del names[name]
+            if change.name:
+                names[change.name + name.removeprefix(change.gone)] = file
+    else:
+        names[change.name] = change.file
 
 
 def cut(
@@ -186,30 +230,37 @@ def cut(
 
     """
     root = f"{where}/"
-    files = {root + str(file.relative_to(before)): file.read_bytes() for file in before.rglob("*") if file.is_file()}
-    folder = _Folder({name: _File(bytearray(content)) for name, content in files.items()})
+    found = {root + str(path.relative_to(before)): path for path in before.rglob("*")}
+    files = {name: _File(bytearray(path.read_bytes())) if path.is_file() else None for name, path in found.items()}
+    folder = _Folder(dict(files))
     folder.disk = dict(folder.live)
     for step in steps:
         if step.begin > moment or not (step.path.startswith(root) or step.path == str(where)):
             continue
-        if step.call in ("create", "truncate", "rename"):
+        if step.call in ("create", "truncate", "rename", "mkdir", "remove"):
             folder.change(step)
         elif step.call == "sync" and step.end <= moment:
-            if step.path in folder.live:
-                folder.live[step.path].flush(step.begin)
-            else:  # of a folder: its journal has all that came before
-                folder.settle(len(folder.pending))
+            file = folder.live.get(step.path)
+            if file is not None:
+                file.flush(step.begin)
+            else:
+                folder.flush(step.path)
         elif step.call in ("write", "size"):
             file = folder.live.setdefault(step.path, _File(bytearray()))
+            assert file is not None
             if step.durable and step.end <= moment:
                 file.put(step)
             else:
                 file.pending.append(step)
     folder.settle(len(folder.pending) if lost is None else lost.randint(0, len(folder.pending)))
+    target.mkdir(parents=True, exist_ok=True)
     for name, file in folder.disk.items():
+        path = target / name.removeprefix(root)
+        if file is None:
+            path.mkdir(parents=True, exist_ok=True)
+            continue
         for step in file.pending:
             if lost is not None or step.end <= moment:
                 file.put(step, lost)
-        path = target / name.removeprefix(root)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
