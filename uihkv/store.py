@@ -162,6 +162,67 @@ class Store:
                 yield store
 
     @classmethod
+    @contextmanager
+    def assemble(
+        cls,
+        path: str | os.PathLike[str],
+        schema: Schema,
+        shards: int = 16,
+        *,
+        chunk_events: int = 1024,
+        compression: str = "lz4",
+    ) -> Iterator[Path]:
+        """As :meth:`build`, of shards that :meth:`build_shard` builds each by itself, in processes of any machine.
+
+        Inside the block it is the directory that is filled aside, for :meth:`build_shard`. At the block's end
+        the store appears under its path, if every shard is there.
+
+        Raises:
+            IngestError: when a shard was not built.
+            StoreExistsError, SchemaError: as :meth:`build`.
+
+        """
+        from uihkv.assembly import begin_assembly, end_assembly
+
+        target, manifest = plan_store(path, schema, shards, chunk_events, compression)
+        with new_parents(target), built_aside(target) as aside:
+            begin_assembly(aside, manifest)
+            yield aside
+            end_assembly(aside, manifest)
+
+    @classmethod
+    @contextmanager
+    def build_shard(
+        cls, assembly: str | os.PathLike[str], number: int, scratch: str | os.PathLike[str] | None = None
+    ) -> Iterator[Store]:
+        """One shard of a store that is assembled: inside the block a store that takes this shard's users alone.
+
+        At the block's end the shard is put in its place, whole; where the block was left by an error, or its process
+        died, nothing is. So it may be tried again, also while an attempt that was given up still runs: the first
+        that ends is the one that counts.
+
+        Args:
+            assembly: the directory that :meth:`assemble` gives, as this machine sees it.
+            number: of the shard.
+            scratch: folder on a disk of this machine where it is built; None: in the assembly's own file system.
+
+        Raises:
+            FormatError, StoreNotFoundError: when no store is assembled there.
+            SchemaError: when it has no such shard, or for a scratch folder that is not there.
+
+        """
+        from uihkv.assembly import attempt, begin_shard, place_shard
+
+        home = as_path(assembly)
+        manifest = read_manifest(home)
+        check_whole("number", number, 0, manifest.shards - 1)
+        with attempt(home, scratch) as folder:
+            begin_shard(folder, manifest, number)
+            with cls(folder, manifest, False, building=True) as store:
+                yield store
+            place_shard(folder, home, number)
+
+    @classmethod
     def open(
         cls,
         path: str | os.PathLike[str],
