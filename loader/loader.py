@@ -135,7 +135,7 @@ class Loader:
         self._store = store
         self.dataset = examples
         self._tenants = parse_tenants(store, projection, tenants)
-        rank, world_size = _parse_ranks(rank, world_size)
+        rank, world_size = parse_ranks(rank, world_size)
         self._num_workers = _whole("num_workers", num_workers, 0, _MOST_PROCESSES)
         self._prefetch = _whole("prefetch", prefetch, 1)
         self._cuts = BatchCuts(
@@ -459,7 +459,13 @@ def parse_tenants(
     return dict(tenants)
 
 
-def _parse_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+def parse_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """The rank and how many there are: as given, else of torch.distributed where it is initialised, else 0 of 1.
+
+    Raises:
+        SettingError: for what cannot be.
+
+    """
     if (rank is None) != (world_size is None):
         raise SettingError(f"rank is {rank!r} and world_size {world_size!r}; give both or neither")
     if rank is None or world_size is None:

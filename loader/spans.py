@@ -71,10 +71,15 @@ def number_rows(*columns: Array) -> tuple[Int64s, Int64s]:
 def copy_spans(values: Array, start: Int64s, end: Int64s, offsets: Int64s) -> Array:
     """Rows ``[start[b], end[b])`` of ``values: [N, *shape]``, back to back at ``offsets``: a new array."""
     out = np.empty((int(offsets[-1]), *values.shape[1:]), values.dtype)
-    size = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
-    if out.nbytes:
-        _copy(_as_bytes(values), _as_bytes(out), start * size, end * size, offsets[:-1] * size)
+    place_spans(values, start, end, out, offsets[:-1])
     return out
+
+
+def place_spans(values: Array, start: Int64s, end: Int64s, out: Array, at: Int64s) -> None:
+    """Copy rows ``[start[b], end[b])`` of ``values: [N, *shape]`` to where ``at[b]`` says in ``out: [M, *shape]``."""
+    size = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
+    if values.nbytes and out.nbytes:
+        _copy(_as_bytes(values), _as_bytes(out), start * size, end * size, at * size)
 
 
 def _as_bytes(array: Array) -> NDArray[np.uint8]:

@@ -3,8 +3,9 @@
 A message is msgpack. Arrays of a request travel inside it as bytes. Arrays of an answer lie in a slab of shared memory,
 and the message says for each its type, shape and place. An array that several tenants share is there once.
 
-An error travels as its class's name, its arguments and its notes. The classes of :mod:`uihkv.errors` and Python's own
-come back as themselves; any other as a :class:`WorkerError` that carries the worker's traceback.
+An error travels as its class's name, its arguments and its notes. The classes of :mod:`uihkv.errors`, of
+:mod:`loader.errors` and Python's own come back as themselves; any other as a :class:`WorkerError` that carries the
+worker's traceback.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from loader import errors as own_errors
 from loader.errors import WorkerError
 from loader.reading import Reading, Request, SpanColumn
+from loader.slabs import end_in
 from uihkv import Histories, Pointers, Projection, ReadCost, StochasticLength, errors
 
 Array = NDArray[Any]
+Slab = NDArray[np.uint8]
 Place = Callable[[Array], int]
 """Puts an array into the slab and says where its bytes begin."""
 
@@ -144,6 +148,58 @@ def tell_reading(reading: Reading, place: Place) -> dict[str, Any]:
     return {"arrays": arrays, "plain": plain, "spans": spans, "costs": costs, "took_s": reading.took_s}
 
 
+def place_reading(reading: Reading, slab: Slab | None, make: Callable[[int], Slab]) -> tuple[dict[str, Any], int]:
+    """A reading as plain values, its arrays in one slab, and how many bytes of that they take.
+
+    Args:
+        reading: whose read may have filled the slab from its start.
+        slab: where the arrays shall lie if there is room; None: there is none yet.
+        make: gives a slab of so many bytes or more, which is used where the other has no room.
+
+    """
+    arrays: dict[int, Array] = {}
+    tell_reading(reading, lambda array: arrays.setdefault(id(array), array).nbytes)  # which arrays there are
+    inside, outside = [], 0
+    for array in arrays.values():
+        if slab is not None and array.nbytes and end_in(slab, [array]) is not None:
+            inside.append(array)
+        else:
+            outside += _aligned(array.nbytes)
+    used = 0 if slab is None else _aligned(end_in(slab, inside) or 0)
+    if slab is None or used + outside > slab.nbytes:
+        slab, used = make(sum(_aligned(array.nbytes) for array in arrays.values())), 0
+    filling = _Filling(slab, used)
+    return tell_reading(reading, filling), filling.end
+
+
+class _Filling:
+    """Places arrays in one slab.
+
+    Attributes:
+        end: bytes that are taken.
+
+    """
+
+    def __init__(self, slab: Slab, used: int) -> None:
+        self._slab = slab
+        self._base = slab.ctypes.data
+        self.end = used
+
+    def __call__(self, array: Array) -> int:
+        at: int = array.ctypes.data - self._base
+        if array.nbytes and 0 <= at < self._slab.nbytes:
+            return at  # the read has put it there
+        start = _aligned(self.end)
+        self.end = start + array.nbytes
+        if array.nbytes:
+            self._slab[start : self.end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return start
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def hear_reading(told: Mapping[str, Any], slab: NDArray[np.uint8]) -> Reading:
     """The reading that was told, over the slab's memory."""
     arrays = []
@@ -174,6 +230,9 @@ def hear_reading(told: Mapping[str, Any], slab: NDArray[np.uint8]) -> Reading:
 # -- errors ---------------------------------------------------------------------------------------
 
 
+_HOMES = (errors, own_errors, builtins)
+
+
 def tell_error(error: BaseException) -> dict[str, Any]:
     """An error as plain values."""
     simple = all(isinstance(value, str | int | float | bool | None) for value in error.args)
@@ -187,7 +246,7 @@ def tell_error(error: BaseException) -> dict[str, Any]:
 
 def hear_error(told: Mapping[str, Any]) -> BaseException:
     """The error that was told."""
-    kind = getattr(errors, told["kind"], None) or getattr(builtins, told["kind"], None)
+    kind = next((getattr(home, told["kind"]) for home in _HOMES if hasattr(home, told["kind"])), None)
     if isinstance(kind, type) and issubclass(kind, Exception):
         error: BaseException = kind(*told["args"])
     else:

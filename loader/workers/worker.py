@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loader.reading import LocalReader
-from loader.slabs import end_in
-from loader.workers.wire import ALIGNMENT, hear_projection, hear_request, pack, tell_error, tell_reading, unpack
+from loader.workers.wire import hear_projection, hear_request, pack, place_reading, tell_error, unpack
 from uihkv import Store
 
 _LOOK_UP_S = 2.0
@@ -77,56 +76,30 @@ class Slabs:
         del self._slabs[number]
 
 
-class _Filling:
-    """Places arrays in one slab."""
-
-    def __init__(self, slab: NDArray[np.uint8], used: int) -> None:
-        self._slab = slab
-        self._base = slab.ctypes.data
-        self._end = used
-
-    def __call__(self, array: NDArray[Any]) -> int:
-        at = array.ctypes.data - self._base
-        if array.nbytes and 0 <= at < self._slab.nbytes:
-            return at  # the read has put it there
-        start = -(-self._end // ALIGNMENT) * ALIGNMENT
-        self._end = start + array.nbytes
-        if array.nbytes:
-            self._slab[start : self._end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return start
-
-
 def _answer(reader: LocalReader, slabs: Slabs, told: Any) -> tuple[dict[str, Any], int | None]:
     """Read for one batch: the answer, and the descriptor of a slab that the loader does not know yet."""
     request = hear_request(told)
     lent = slabs.lend()
     reading = reader.read(request, None if lent is None else lent[1])
-    arrays: dict[int, NDArray[Any]] = {}
-    tell_reading(reading, lambda array: arrays.setdefault(id(array), array).nbytes)  # which arrays there are
-    inside, outside = [], 0
-    for array in arrays.values():
-        if lent is not None and array.nbytes and end_in(lent[1], [array]) is not None:
-            inside.append(array)
-        else:
-            outside += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    used = 0 if lent is None else end_in(lent[1], inside) or 0
-    dropped, descriptor = None, None
-    if lent is None or -(-used // ALIGNMENT) * ALIGNMENT + outside > lent[1].nbytes:
+    number, slab = lent or (0, None)
+    made: list[int] = []
+
+    def make(size: int) -> NDArray[np.uint8]:
+        nonlocal number, slab
         if lent is not None:
-            dropped = lent[0]
-            slabs.drop(dropped)
-        needed = sum(-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays.values())
-        number, slab, descriptor = slabs.make(needed)
-        used = 0
-    else:
-        number, slab = lent
-    answer = tell_reading(reading, _Filling(slab, used))
+            slabs.drop(number)
+        number, slab, descriptor = slabs.make(size)
+        made.append(descriptor)
+        return slab
+
+    answer, _ = place_reading(reading, slab, make)
+    assert slab is not None  # lent, or made
     return {
         **answer,
         "slab": number,
-        "new_bytes": slab.nbytes if descriptor is not None else 0,
-        "dropped": dropped,
-    }, descriptor
+        "new_bytes": slab.nbytes if made else 0,
+        "dropped": lent[0] if made and lent is not None else None,
+    }, made[0] if made else None
 
 
 def serve(connection: Connection, parent: int) -> None:
