@@ -4,7 +4,8 @@
 - :mod:`loader.adapters.nodes`: torchdata's ``nodes``;
 - :mod:`loader.adapters.lightning`: a ``LightningDataModule``;
 - :mod:`loader.adapters.torchrec`: ``KeyedJaggedTensor``, and batches in TorchRec's train pipelines;
-- :mod:`loader.adapters.hstu`: history and candidates as open HSTU trainers take them; needs torch alone.
+- :mod:`loader.adapters.hstu`: history and candidates as open HSTU trainers take them; needs torch alone;
+- :mod:`loader.adapters.ray`: shards owned by actors, batches streamed to trainers, stores built by tasks.
 
 ``torch.nested`` needs none: ``batch.history["item_id"].nested()`` is the same memory.
 """

@@ -67,7 +67,7 @@ def test_its_metadata_say_what_it_needs_and_its_entry_points_exist(wheel: zipfil
     assert metadata["Requires-Python"] == ">=3.11"
     pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(metadata.get_all("Classifier", [])))
     assert pythons == ["3.11", "3.12", "3.13"]
-    extras = {"bench", "docs", "kafka", "lightning", "torchdata", "torchrec"}
+    extras = {"bench", "docs", "kafka", "lightning", "ray", "torchdata", "torchrec"}
     assert extras <= set(metadata.get_all("Provides-Extra", []))
     assert "versioned late materialization" in metadata.get_payload()
 
