@@ -31,9 +31,10 @@ def bench(
 ) -> None:
     """Say what this machine can feed, and which stage limits.
 
-    Reads the examples in shuffled order, first by bare reads on one thread, then
-    through the loader with nobody who trains, and then with a step that takes
-    1.25 times as long as a batch took. Warm reads unless memory is too small.
+    Reads the examples in shuffled order, first by bare reads on one thread,
+    then through the loader with nobody who trains, and then with a step that
+    takes 1.25 times as long as a batch took. Warm reads unless memory is too
+    small.
 
     Example: uihkv bench store slim.parquet --max-len 4096 --num-workers 1
     """

@@ -62,7 +62,7 @@ class _Commands(TyperGroup):
             entry = BUILT_IN.get(cmd_name) or next(iter(entry_points(group=GROUP, name=cmd_name)), None)
             if entry is None:
                 return None
-            self.commands[cmd_name] = _load_command(entry)
+            self.commands[cmd_name] = load_command(entry)
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -76,7 +76,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
 
 
-def _load_command(entry: EntryPoint) -> Any:
+def load_command(entry: EntryPoint) -> Any:
     """The entry point's function as a command; where it cannot be loaded, a command that says so."""
     try:
         function: Callable[..., None] = entry.load()
@@ -94,7 +94,7 @@ def _load_command(entry: EntryPoint) -> Any:
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -48,7 +48,7 @@ def examples(
     is a file of its own, FILE-train.parquet and so on, and an example is in
     the split in which its event became visible.
 
-    Example: uihkv examples store -o examples.parquet --every 8 --split 2023-01-01
+    Example: uihkv examples store -o ex.parquet --every 8 --split 2023-01-01
     """
     from uihkv.examples import write_examples
 

@@ -115,8 +115,8 @@ def import_git(
     """Put the history of a git repository into a store: who touched which file.
 
     The user is a commit's author, the item a file's path, both as numbers by
-    first appearance, or with --names as they are. Author time is ts, committer time is when the event
-    became visible. The store is made if it is not there.
+    first appearance, or with --names as they are. Author time is ts, committer
+    time is when the event became visible. The store is made if it is not there.
 
     Example: uihkv import-git ~/src/linux store --source linux
     """
