@@ -36,14 +36,16 @@ not taken; then nothing is read until the trainer takes one. What fails: an erro
 that dies is started again by Ray (``restarts`` times) and asked again for the batch that it owed, which is the
 same to the bit; past that, it is a :class:`~loader.WorkerError`.
 
+What it costs: a batch is copied two or three times more than in one process, and every request goes through Ray. It
+pays where trainers' machines are short of cores, or of memory for the store; on one machine it only costs, and
+``Loader(num_workers=...)`` is the faster way to leave the trainer alone.
+
 Seen with Ray 2.60 on one machine, two and four actors, actors killed in the middle of an epoch. It has not been run on
 a cluster of several machines.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -52,159 +54,18 @@ import ray
 import torch
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
-from loader.adapters.rayactors import ActorReader, ShardActors, end_actors, fetch
+from loader.adapters.rayactors import ShardActors, end_actors, fetch
 from loader.adapters.rayingest import build_store
+from loader.adapters.rayloader import BatchMakerActor, RayLoader
 from loader.batch import Batch
 from loader.errors import LoaderClosedError, SettingError, StateError, WorkerError
 from loader.examples import Examples
-from loader.loader import Loader, parse_ranks
-from loader.reading import Reader
+from loader.loader import parse_ranks
 from loader.stats import LoaderStats
-from loader.workers.wire import hear_error, pack, tell_error, unpack
-from uihkv import Projection, Store
+from loader.workers.wire import hear_error, unpack
+from uihkv import Projection
 
 __all__ = ["RayBatches", "RayLoader", "ShardActors", "build_store"]
-
-_MOST_THREADS = 8
-
-
-class RayLoader(Loader):
-    """A loader whose histories are read by the actors that own their shards.
-
-    Args:
-        store, examples, projection: as for :class:`~loader.Loader`.
-        actors: the owners, which stay the caller's to close; or how many to start, and to end with the loader.
-        settings: the loader's other settings, but ``num_workers``.
-
-    Raises:
-        SettingError: also for more actors than shards, or what is none.
-
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        examples: Examples,
-        projection: Projection | None = None,
-        *,
-        actors: ShardActors | int = 2,
-        **settings: Any,
-    ) -> None:
-        if settings.get("num_workers"):
-            raise SettingError("num_workers given with actors, which read in their place; leave it out")
-        if not isinstance(actors, ShardActors | int):
-            raise SettingError(f"{type(actors).__name__} given as actors; ShardActors, or how many, are expected")
-        self._actors_count = actors if isinstance(actors, int) else len(actors)
-        super().__init__(store, examples, projection, **settings)
-        if self._actors_count > store.shards:
-            raise SettingError(
-                f"{self._actors_count} actors cannot own {store.shards} shards; take fewer, or a store of more shards"
-            )
-        self._owned = not isinstance(actors, ShardActors)
-        self._actors = actors if isinstance(actors, ShardActors) else ShardActors(store, actors)
-
-    @property
-    def actors(self) -> ShardActors:
-        """The owners of the shards."""
-        return self._actors
-
-    def close(self) -> None:
-        """End all passes, and the actors that the loader has started. Closing twice is no error."""
-        super().close()
-        if self._owned:
-            self._actors.close()
-
-    def _begin_reading(self) -> Reader:
-        return ActorReader(self._actors, self._store, self._tenants, self._dedup, self._on_trimmed)
-
-    def _workers(self) -> int:
-        """Threads mostly wait for actors: as many as keep these busy."""
-        return min(self._prefetch, 2 * self._actors_count + 1, _MOST_THREADS)
-
-
-class BatchMakerActor:
-    """What runs in the actor that makes a rank's batches: a :class:`RayLoader`, made at first use.
-
-    Args:
-        actors: owners of the shards.
-        examples: or what makes them.
-        projection, settings: of the loader.
-
-    """
-
-    def __init__(
-        self,
-        actors: ShardActors,
-        examples: Examples | Callable[[], Examples],
-        projection: Projection | None,
-        settings: Mapping[str, Any],
-    ) -> None:
-        self._made = (actors, examples, projection, dict(settings))
-        self._lock = threading.Lock()
-        self._loader: RayLoader | None = None
-        self._start: dict[str, Any] = {}
-        self._store: Store | None = None
-        self._newest = 0
-        self._stopped = 0
-
-    def ask(self, what: str, *given: Any) -> tuple[bytes, Any]:
-        """What the loader says to ``what``, or an error."""
-        try:
-            loader = self._open()
-            if what == "length":
-                loader.set_epoch(given[0])
-                return pack({}), len(loader)
-            if what == "check":
-                loader.load_state_dict(given[0])
-                return pack({}), None
-            return pack({}), loader.stats() if what == "stats" else self._start
-        except Exception as error:
-            return pack({"error": tell_error(error)}), None
-
-    def stop(self, number: int) -> None:
-        """End all passes up to this one after the batch that they are at."""
-        self._stopped = max(self._stopped, number)
-
-    def batches(self, number: int, epoch: int, state: Mapping[str, Any] | None) -> Iterator[tuple[Any, ...]]:
-        """Batches of a pass: each as what restores it and its slab, with the state after it; last maybe an error."""
-        try:
-            loader = self._open()
-            loader.load_state_dict(state or {**self._start, "epoch": epoch})
-            passing = iter(loader)
-            try:
-                for batch in passing:
-                    restore, (*forms, slab) = batch.__reduce__()
-                    # As numpy's the slab travels beside the pickled rest, and is not copied into it.
-                    yield restore, forms, slab.numpy(), loader.state_dict()
-                    if number <= self._stopped:
-                        return
-            finally:
-                passing.close()
-        except Exception as error:
-            yield (pack({"error": tell_error(error)}),)
-
-    def describe(self) -> int:
-        """Its process."""
-        return os.getpid()
-
-    def close(self) -> None:
-        """Close the loader and the store."""
-        with self._lock:
-            if self._loader is not None:
-                self._loader.close()
-            if self._store is not None:
-                self._store.close()
-            self._loader = self._store = None
-
-    def _open(self) -> RayLoader:
-        with self._lock:
-            if self._loader is None:
-                actors, examples, projection, settings = self._made
-                self._store = self._store or Store.open(actors.path, readonly=True)
-                made = examples() if callable(examples) else examples
-                self._loader = RayLoader(self._store, made, projection, actors=actors, **settings)
-                self._start = self._loader.state_dict()
-            return self._loader
 
 
 class RayBatches:
@@ -247,6 +108,7 @@ class RayBatches:
         self._options = {**(options or {}), "max_restarts": restarts}
         self._prefetch = prefetch
         self._maker: Any = None
+        self._sent: list[Any] = []
         self._passes = 0
         self._epoch = 0
         self._state: dict[str, Any] | None = None
@@ -268,7 +130,7 @@ class RayBatches:
             state = None  # a state is for the first pass that hands out anything
         self._state = None
         self._passes += 1
-        self._passing = RayIterator(handle, self._passes, self._epoch, state, self._prefetch)
+        self._passing = RayIterator(handle, self._sent, self._passes, self._epoch, state, self._prefetch)
         return self._passing
 
     def __len__(self) -> int:
@@ -327,7 +189,7 @@ class RayBatches:
         self._drop_pass()
         if self._maker is not None:
             end_actors([self._maker])
-            self._maker = None
+            self._maker, self._sent = None, []
 
     def __enter__(self) -> RayBatches:
         return self
@@ -336,7 +198,7 @@ class RayBatches:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maker": None, "_passing": None}
+        return {**self.__dict__, "_maker": None, "_sent": [], "_passing": None}
 
     def _drop_pass(self) -> None:
         if self._passing is not None:
@@ -351,15 +213,12 @@ class RayBatches:
             rank, world_size = parse_ranks(settings.get("rank"), settings.get("world_size"))
             settings = {**settings, "rank": rank, "world_size": world_size}
             kept = {"max_task_retries": -1, "max_concurrency": 3}  # a pass, one that ends, and a question
-            self._maker = (
-                ray.remote(BatchMakerActor)
-                .options(**kept, **self._options)
-                .remote(actors, examples, projection, settings)
-            )
+            self._maker = ray.remote(BatchMakerActor).options(**kept, **self._options).remote()
+            self._sent = [ray.put((actors, examples, projection, settings))]
         return self._maker
 
     def _ask(self, what: str, *given: Any) -> Any:
-        told, value = fetch([self._handle().ask.remote(what, *given)])[0]
+        told, value = fetch([self._handle().ask.remote(self._sent, what, *given)])[0]
         answer = unpack(told)
         if "error" in answer:
             raise hear_error(answer["error"])
@@ -375,8 +234,11 @@ class RayIterator(Iterator[Batch]):
 
     """
 
-    def __init__(self, maker: Any, number: int, epoch: int, state: dict[str, Any] | None, prefetch: int) -> None:
+    def __init__(
+        self, maker: Any, made: list[Any], number: int, epoch: int, state: dict[str, Any] | None, prefetch: int
+    ) -> None:
         self._maker = maker
+        self._made = made
         self._number = number
         self._epoch = epoch
         self._prefetch = prefetch
@@ -435,7 +297,7 @@ class RayIterator(Iterator[Batch]):
         """Ask for the batches after the newest that was handed out."""
         self._items = self._maker.batches.options(
             num_returns="streaming", _generator_backpressure_num_objects=self._prefetch, max_task_retries=0
-        ).remote(self._number, self._epoch, self.state)
+        ).remote(self._made, self._number, self._epoch, self.state)
 
     def _await_restart(self, error: Exception) -> None:
         """Wait until Ray has started the actor again."""

@@ -304,9 +304,7 @@ class ActorReader:
             UihkvError: what an actor's read raised.
 
         """
-        for begun in fetch(self._begun):
-            if "error" in (answer := unpack(begun)):
-                raise hear_error(answer["error"])
+        self._await_begin()
         owner = self._actors.owner_of(self._store.shard_of(request.pointers.user_id))
         owners, of = np.unique(owner, return_inverse=True)
         rows = [np.flatnonzero(of == number) for number in range(len(owners))]
@@ -318,6 +316,15 @@ class ActorReader:
                 return self._read_whole(int(number), request)
             parts.append(Part(its, hear_reading(answer, slab if len(owners) > 1 else slab.copy())))
         return join_readings(parts)
+
+    def _await_begin(self) -> None:
+        begun = self._begun
+        if not begun:
+            return
+        for told in fetch(begun):
+            if "error" in (answer := unpack(told)):
+                raise hear_error(answer["error"])
+        self._begun = []  # asked once; several threads may get here, and hear the same
 
     def _read_whole(self, number: int, request: Request) -> Reading:
         told, slab = fetch([self._ask(number, request)])[0]
@@ -333,7 +340,9 @@ class ActorReader:
         """Close the actors' snapshots of this pass."""
         try:
             for handle in self._actors.handles:
-                handle.end.remote(self._key)
+                handle.end.options(max_task_retries=0).remote(
+                    self._key
+                )  # of an actor that is gone there is nothing to end
         except LoaderClosedError:
             pass  # and with the actors their snapshots
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -109,11 +109,12 @@ def build_store(
         split = ray.remote(split_file).options(**of_task, num_returns="streaming")
         running: list[Any] = [split.remote(its) for its in splits]
         pieces: list[list[Any]] = [[] for _ in range(shards)]
-        for task in running:
-            *found, status = list(task)
-            _check(fetch([status])[0])
-            for number in range(shards):
-                pieces[number].append(found[number::shards])
+        with _stopped_on_error(running):
+            for task in running:
+                *found, status = list(task)
+                _check(fetch([status])[0])
+                for number in range(shards):
+                    pieces[number].append(found[number::shards])
         place = str(assembly.absolute())
         build = ray.remote(build_shard).options(**of_task)
         given = (visible_at is not None, order_by is not None, batch_rows, scratch)
@@ -209,17 +210,27 @@ def _gather(pieces: Sequence[Sequence[Any]], folder: Path) -> list[Path]:
 
 
 def _finish(tasks: Sequence[Any]) -> list[dict[str, Any]]:
-    """What tasks say; when one has failed, the others are stopped: nothing is written any more."""
+    """What tasks say; when one has failed, the others end before this does: nothing is written any more."""
+    left = list(tasks)
     try:
-        left = list(tasks)
-        while left:
-            done, left = ray.wait(left)
-            _check(fetch(done)[0])
-        return [_check(told) for told in fetch(tasks)]
+        with _stopped_on_error(tasks):
+            while left:
+                done, left = ray.wait(left)
+                _check(fetch(done)[0])
+    except BaseException:
+        ray.wait(list(tasks), num_returns=len(tasks), timeout=END_WAIT_S)
+        raise
+    return [_check(told) for told in fetch(tasks)]
+
+
+@contextmanager
+def _stopped_on_error(tasks: Sequence[Any]) -> Iterator[None]:
+    """Stop tasks when what is made of them is left by an error."""
+    try:
+        yield
     except BaseException:
         for task in tasks:
             ray.cancel(task, force=True)
-        ray.wait(list(tasks), num_returns=len(tasks), timeout=END_WAIT_S)
         raise
 
 
