@@ -48,6 +48,7 @@ from uihkv.projection import Projection
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
+from uihkv.slabs import Slab, SlabPool
 from uihkv.userids import UserIds, is_string
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
 
 Int64s = NDArray[np.int64]
 Array = NDArray[Any]
-
-Slab = NDArray[np.uint8]
 
 _ALIGNMENT = 64
 _RESOLVE_EVENTS = 1 << 22
@@ -94,6 +93,7 @@ class Snapshot:
         self._newest_listing = NewestListing() if newest is None else newest
         self._directory_made: SnapshotDirectory | None = None
         self._lookup_made: UserLookup | None = None
+        self._slabs = SlabPool()
         try:
             for shard in self._shards:
                 self._transactions.append(shard.begin_read())
@@ -127,6 +127,7 @@ class Snapshot:
                 transaction.abort()
             self._transactions = []
             self._directory_made = self._lookup_made = None
+            self._slabs = SlabPool()  # what is lent now goes to the system when it comes back
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -482,7 +483,8 @@ class Snapshot:
         """Arrays for the columns without lists, uninitialised, carved from one slab.
 
         One allocation keeps the allocator from giving pages back to the system, and getting them zeroed again, at
-        every batch, as it does with several large arrays; and lets the system use large pages.
+        every batch, as it does with several large arrays; and lets the system use large pages. A large slab is lent by
+        :mod:`uihkv.slabs`.
         """
         forms = [
             (name, *column_type(self.schema, name))
@@ -493,7 +495,7 @@ class Snapshot:
         starts = list(itertools.accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
         slab = reused
         if slab is None or len(slab) < starts[-1]:
-            slab = np.empty(starts[-1], np.uint8)
+            slab = self._slabs.lend(starts[-1])
         fixed = {
             name: slab[start : start + size].view(dtype).reshape(n, *shape)
             for (name, dtype, shape), start, size in zip(forms, starts, sizes, strict=False)

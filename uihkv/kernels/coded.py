@@ -140,7 +140,7 @@ def _load_block(
         return _CODES, np.int64(0)
     if not verify_block(chunk, user, block, begin, end, verify, verified, entry):
         return _CHECKSUM, np.int64(0)
-    source = unpack_block(chunk, begin, end, encoding, width, codec, items, items, scratch)
+    source = unpack_block(chunk, begin, end, encoding, width, codec, items, items, np.int64(scratch.ctypes.data))
     if source == 0:
         return _LZ4, np.int64(0)
     decode_window(

@@ -41,12 +41,14 @@ from uihkv.chunk import (
     SCHEMA_AT,
     SHORT_BITS,
     SHORT_HEADER_BYTES,
+    SHORT_MAX_COUNT,
     SHORT_SAME,
     SIGNED,
     START_AT,
     ZONE_BYTES,
 )
 from uihkv.kernels import status
+from uihkv.kernels.bits import PIECE, PIECE_ROOM, unpack_bits
 from uihkv.kernels.floats import widen_floats
 from uihkv.kernels.memory import (
     copy_bytes,
@@ -59,11 +61,13 @@ from uihkv.kernels.memory import (
     load_u16,
     load_u32,
     prefetch,
+    stack_room,
     store_i64,
     u8_at,
     u16_at,
     u32_at,
 )
+from uihkv.kernels.vectors import SUM_GROUP, WORD_BYTES, sum_groups
 from uihkv.native import lz4_decompress, lz4_decompress_part, xxh3
 
 SCALE_TABLE = np.array(SCALES, np.int64)
@@ -73,9 +77,11 @@ _MAX_RAW = (1 << 31) - 1
 VERIFY_NEVER, VERIFY_ONCE, VERIFY_ALWAYS = range(3)
 _LAST_BIT = 63
 
-_DECIMALS = 512
 _EXACT_BITS = 23
-"""Words between the integers of a decimal block and narrower floats: they stay in the first cache."""
+"""An integer of so many bits is a float32."""
+
+_unpacked, _summed, _held = stack_room(PIECE_ROOM), stack_room(8 * PIECE), stack_room(8 * PIECE)
+"""Where elements of a piece are between two steps; a piece is short enough for the first cache."""
 
 _LINE = 64
 _AHEAD = 3
@@ -363,84 +369,23 @@ def _shift(x: Any, base: Any, scale: Any, target: Any, width: Any, n: Any) -> No
             far8[i] = base + scale * np.int64(x[i])
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _bits_of(source: Any, bit: Any, last_word: Any, mask: Any) -> Any:
-    """The number at a bit of a block; its eight bytes are those that begin with it, or the block's last eight.
-
-    A block of fewer than eight bytes has a header before it, so that no byte outside of the chunk is touched.
-    """
-    at = min(bit >> 3, last_word)
-    return (load_i64(source + at) >> (bit - 8 * at)) & mask
-
-
 @njit(nogil=True, cache=True)
-def _spread_groups(source: Any, bits: Any, base: Any, target: Any, groups: Any) -> None:
-    """``base + x`` for groups of eight elements of fewer than 8 bits, which fill whole bytes, into bytes.
-
-    A group is one word, halved three times; an element costs a fifth of what it costs alone.
-    """
-    one = np.uint64(1)
-    b = np.uint64(bits)
-    fours = (one << (np.uint64(4) * b)) - one
-    twos = ((one << (np.uint64(2) * b)) - one) * np.uint64(0x0000000100000001)
-    ones = ((one << b) - one) * np.uint64(0x0001000100010001)
-    low = np.uint64(0x7F7F7F7F7F7F7F7F)
-    added = np.uint64(base & 0xFF) * np.uint64(0x0101010101010101)
-    for group in range(groups):
-        x = np.uint64(load_i64(source + group * bits))
-        x = (x & fours) | (((x >> (np.uint64(4) * b)) & fours) << np.uint64(32))
-        x = (x & twos) | (((x >> (np.uint64(2) * b)) & twos) << np.uint64(16))
-        x = (x & ones) | (((x >> b) & ones) << np.uint64(8))
-        x = ((x & low) + (added & low)) ^ ((x ^ added) & ~low)  # a byte's carry stays out of the next
-        store_i64(target + 8 * group, np.int64(x))
-
-
-@njit(nogil=True, cache=True)
-def _shift_bits(
-    source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, width: Any, n: Any
+def _decode_bits(
+    source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, target_width: Any, n: Any
 ) -> None:
-    """``base + scale * x`` for n elements of so many bits from the first on; the block has ``size`` bytes."""
-    lead = -first & 7
-    if width == 1 and scale == 1 and bits < 8 and n >= lead + 16:
-        begin = ((first + lead) >> 3) * bits
-        groups = min((n - lead) >> 3, (size - 8 - begin) // bits + 1)
-        if groups > 0:
-            done = lead + 8 * groups
-            _shift_each(source, bits, size, first, base, scale, target, width, lead)
-            _spread_groups(source + begin, bits, base, target + lead, groups)
-            _shift_each(source, bits, size, first + done, base, scale, target + done, width, n - done)
-            return
-    _shift_each(source, bits, size, first, base, scale, target, width, n)
-
-
-@njit(nogil=True, cache=True)
-def _shift_each(
-    source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, width: Any, n: Any
-) -> None:
-    """As :func:`_shift_bits`, one element after the other."""
-    mask = (np.int64(1) << bits) - 1
-    last_word = size - 8
-    bit = first * bits
-    if width == 8:
-        out64 = i64_at(target, n)
-        for i in range(n):
-            out64[i] = base + scale * _bits_of(source, bit, last_word, mask)
-            bit += bits
-    elif width == 4:
-        out32 = i32_at(target, n)
-        for i in range(n):
-            out32[i] = base + scale * _bits_of(source, bit, last_word, mask)
-            bit += bits
-    elif width == 2:
-        out16 = i16_at(target, n)
-        for i in range(n):
-            out16[i] = base + scale * _bits_of(source, bit, last_word, mask)
-            bit += bits
-    else:
-        out8 = i8_at(target, n)
-        for i in range(n):
-            out8[i] = base + scale * _bits_of(source, bit, last_word, mask)
-            bit += bits
+    """N elements of so many bits, from the first on; the block has ``size`` bytes."""
+    held = _unpacked()
+    word = WORD_BYTES[bits]
+    for begin in range(0, n, PIECE):
+        m = min(PIECE, n - begin)
+        at = held + word * unpack_bits(source, bits, size, first + begin, m, held)
+        to = target + begin * target_width
+        if word == 1:
+            _shift(u8_at(at, m), base, scale, to, target_width, m)
+        elif word == 4:
+            _shift(u32_at(at, m), base, scale, to, target_width, m)
+        else:
+            _shift(i64_at(at, m), base, scale, to, target_width, m)
 
 
 @njit(nogil=True, cache=True)
@@ -450,7 +395,7 @@ def _decode_frame(
     """N elements of a block of ``items``, from the first on."""
     if width > IN_BITS:
         size = _packed_bytes(width, items)
-        _shift_bits(source, width - IN_BITS, size, first, base, scale, target, target_width, n)
+        _decode_bits(source, width - IN_BITS, size, first, base, scale, target, target_width, n)
     elif width == 1:
         _shift(u8_at(source + first, n), base, scale, target, target_width, n)
     elif width == 2:
@@ -469,10 +414,11 @@ def _decode_float_bits(
     if full == target_width:
         _decode_frame(source, width, items, first, base, 1, target, target_width, n)
     else:
-        words = np.empty(n, np.int64)
-        held = np.int64(words.ctypes.data)
-        _decode_frame(source, width, items, first, base, 1, held, full, n)
-        widen_floats(held, full, target, target_width, n)
+        held = _held()
+        for begin in range(0, n, PIECE):
+            m = min(PIECE, n - begin)
+            _decode_frame(source, width, items, first + begin, base, 1, held, full, m)
+            widen_floats(held, full, target + begin * target_width, target_width, m)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -506,22 +452,22 @@ def _decode_decimal(
                 wide[i] = np.float64(words[i]) / divisor
         return
     narrow = u32_at(target, n).view(np.float32)
-    block = np.empty(_DECIMALS, np.int64)
-    held = np.int64(block.ctypes.data)
-    for begin in range(0, n, _DECIMALS):
-        m = min(_DECIMALS, n - begin)
+    held = _held()
+    for begin in range(0, n, PIECE):
+        m = min(PIECE, n - begin)
         _decode_frame(source, width, items, first + begin, base, 1, held, 8, m)
+        numerators = i64_at(held, m)
         for i in range(m):
-            narrow[begin + i] = np.float64(block[i]) / divisor
+            narrow[begin + i] = np.float64(numerators[i]) / divisor
 
 
 @njit(nogil=True, cache=True)
 def _fill_constant(base: Any, full: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
     """The constant of a block whose type has ``full`` bytes, n times."""
     if kind == FLOAT and full < target_width and n > 0:
-        word = np.empty(1, np.int64)
-        word[0] = base
-        widen_floats(np.int64(word.ctypes.data), full, target, target_width, 1)
+        held = _held()
+        store_i64(held, base)
+        widen_floats(held, full, target, target_width, 1)
         base = load_i64(target) if target_width == 8 else load_u32(target)
     _fill(base, target, target_width, n)
 
@@ -543,7 +489,7 @@ def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: A
 
 
 @njit(nogil=True, cache=True)
-def _sum(x: Any, n: Any) -> Any:
+def _sum_of(x: Any, n: Any) -> Any:
     total = np.int64(0)
     for i in range(n):
         total += np.int64(x[i])
@@ -551,66 +497,62 @@ def _sum(x: Any, n: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _accumulate(x: Any, first: Any, last: Any, base: Any, scale: Any, step: Any, target: Any, width: Any) -> None:
-    """Elements ``[first, last)`` of a delta block whose increments are x."""
-    n = last - first
-    value = base + scale * (first * step + _sum(x, first))
-    stride = scale * step
-    if width == 8:
-        out64 = i64_at(target, n)
-        out64[0] = value
-        for i in range(1, n):
-            value += stride + scale * np.int64(x[first + i - 1])
-            out64[i] = value
-    elif width == 4:
-        out32 = i32_at(target, n)
-        out32[0] = value
-        for i in range(1, n):
-            value += stride + scale * np.int64(x[first + i - 1])
-            out32[i] = value
-    elif width == 2:
-        out16 = i16_at(target, n)
-        out16[0] = value
-        for i in range(1, n):
-            value += stride + scale * np.int64(x[first + i - 1])
-            out16[i] = value
-    else:
-        out8 = i8_at(target, n)
-        out8[0] = value
-        for i in range(1, n):
-            value += stride + scale * np.int64(x[first + i - 1])
-            out8[i] = value
+def _sum(at: Any, width: Any, n: Any) -> Any:
+    """Sum of n unsigned words of ``width`` bytes."""
+    if width == 1:
+        return _sum_of(u8_at(at, n), n)
+    if width == 2:
+        return _sum_of(u16_at(at, n), n)
+    if width == 4:
+        return _sum_of(u32_at(at, n), n)
+    return _sum_of(i64_at(at, n), n)
 
 
 @njit(nogil=True, cache=True)
-def _accumulate_bits(
-    source: Any, bits: Any, size: Any, first: Any, last: Any, base: Any, scale: Any, step: Any,
+def _run_on(at: Any, width: Any, n: Any, value: Any, scale: Any, stride: Any, target: Any) -> Any:
+    """Running sums, int64, from a value on, of n increments of ``width`` bytes; the last sum."""
+    groups = n // SUM_GROUP
+    value = sum_groups(at, width, groups, value, scale, stride, target)
+    for i in range(groups * SUM_GROUP, n):
+        value += stride + scale * _sum(at + i * width, width, 1)
+        store_i64(target + 8 * i, value)
+    return value
+
+
+@njit(nogil=True, cache=True)
+def _accumulate(
+    source: Any, width: Any, items: Any, first: Any, last: Any, base: Any, scale: Any, step: Any,
     target: Any, target_width: Any,
 ) -> None:  # fmt: skip
-    """As :func:`_accumulate`, of increments of so many bits in a block of ``size`` bytes."""
-    mask = (np.int64(1) << bits) - 1
-    last_word = size - 8
-    bit = np.int64(0)
+    """Elements ``[first, last)`` of a delta block of so many increments, whose width may be in bits."""
+    bits = width - IN_BITS
+    size = _packed_bytes(width, items)
+    held = _unpacked()
+    sums = _summed()
+    word = WORD_BYTES[bits] if width > IN_BITS else width
     total = np.int64(0)
-    for _ in range(first):
-        total += _bits_of(source, bit, last_word, mask)
-        bit += bits
-    n = last - first
+    for begin in range(0, first, PIECE):
+        m = min(PIECE, first - begin)
+        if width > IN_BITS:
+            at = held + word * unpack_bits(source, bits, size, begin, m, held)
+        else:
+            at = source + begin * word
+        total += _sum(at, word, m)
     value = base + scale * (first * step + total)
     stride = scale * step
-    if target_width == 8:
-        wide = i64_at(target, n)
-        wide[0] = value
-        for i in range(1, n):
-            value += stride + scale * _bits_of(source, bit, last_word, mask)
-            bit += bits
-            wide[i] = value
-    else:
-        _fill(value, target, target_width, 1)
-        for i in range(1, n):
-            value += stride + scale * _bits_of(source, bit, last_word, mask)
-            bit += bits
-            _fill(value, target + i * target_width, target_width, 1)
+    _fill(value, target, target_width, 1)
+    for begin in range(first, last - 1, PIECE):
+        m = min(PIECE, last - 1 - begin)
+        if width > IN_BITS:
+            at = held + word * unpack_bits(source, bits, size, begin, m, held)
+        else:
+            at = source + begin * word
+        to = target + (begin + 1 - first) * target_width
+        if target_width == 8:
+            value = _run_on(at, word, m, value, scale, stride, to)
+        else:
+            value = _run_on(at, word, m, value, scale, stride, sums)
+            _shift(i64_at(sums, m), 0, 1, to, target_width, m)
 
 
 @njit(nogil=True, cache=True)
@@ -629,19 +571,8 @@ def _decode_delta(
         else:
             for i in range(n):
                 _fill(base + scale * step * (first + i), target + i * target_width, target_width, 1)
-    elif width > IN_BITS:
-        _accumulate_bits(
-            increments, width - IN_BITS, _packed_bytes(width, items - 1), first, last, base, scale, step,
-            target, target_width,
-        )  # fmt: skip
-    elif width == 1:
-        _accumulate(u8_at(increments, items - 1), first, last, base, scale, step, target, target_width)
-    elif width == 2:
-        _accumulate(u16_at(increments, items - 1), first, last, base, scale, step, target, target_width)
-    elif width == 4:
-        _accumulate(u32_at(increments, items - 1), first, last, base, scale, step, target, target_width)
     else:
-        _accumulate(i64_at(increments, items - 1), first, last, base, scale, step, target, target_width)
+        _accumulate(increments, width, items - 1, first, last, base, scale, step, target, target_width)
 
 
 @njit(nogil=True, cache=True)
@@ -688,17 +619,25 @@ def _find_in_short(address: Any, block: Any, elements_at: Any, widest: Any, sign
 
 @njit(nogil=True, cache=True, inline="always")
 def _find_block(address: Any, block: Any, lay_width: Any, lay_elements: Any, lay_kind: Any) -> Any:
+    """As :func:`_find_block_at`, of layouts in arrays, for kernels that read few blocks."""
+    elements_at = np.int64(lay_elements.ctypes.data)
+    return _find_block_at(address, block, elements_at, np.int64(lay_kind.ctypes.data), lay_elements.shape[1])
+
+
+@njit(nogil=True, cache=True)
+def _find_block_at(address: Any, block: Any, elements_at: Any, kind_at: Any, widest: Any) -> Any:
     """Where a block of an opened chunk is and how it is coded.
+
+    The layouts' elements and kinds stand at addresses, ``widest`` words a version.
 
     Returns:
         block (another one where it is the same), encoding, width, codec, scale, begin, end, items, base.
 
     """
     if is_short(address):
-        version = load_u16(address + SCHEMA_AT)
-        widest = lay_elements.shape[1]
-        elements_at = np.int64(lay_elements.ctypes.data) + 8 * widest * version
-        return _find_in_short(address, block, elements_at, widest, lay_kind[version, block] != FLOAT)
+        row = widest * load_u16(address + SCHEMA_AT)
+        signed = load_i64(kind_at + 8 * (row + block)) != FLOAT
+        return _find_in_short(address, block, elements_at + 8 * row, widest, signed)
     at = address + HEADER_BYTES + DESCRIPTOR_BYTES * block
     if load_u8(at) == SAME:
         block = load_i64(at + 16)
@@ -717,34 +656,43 @@ def _find_block(address: Any, block: Any, lay_width: Any, lay_elements: Any, lay
 
 
 @njit(nogil=True, cache=True)
-def _verify_block(
-    address: Any, user: Any, block: Any, begin: Any, end: Any, verify: Any, verified: Any, entry: Any
-) -> Any:
+def _verify_block_at(address: Any, user: Any, block: Any, begin: Any, end: Any, verify: Any, verified_at: Any) -> Any:
     """Whether the block's bytes are those that were written; remembers a yes."""
     if verify == VERIFY_NEVER or is_short(address):
         return True  # the header's checksum covers a short chunk whole
     bit = np.int64(1) << min(block, _LAST_BIT)
-    if verify == VERIFY_ONCE and verified[entry] & bit:
+    done = load_i64(verified_at)
+    if verify == VERIFY_ONCE and done & bit:
         return True
     found = np.int64(xxh3(address + begin, np.uintp(end - begin), np.uint64(user))) & 0xFFFFFFFF
     if found != load_u32(address + HEADER_BYTES + DESCRIPTOR_BYTES * block + 12):
         return False
     if block < _LAST_BIT:  # the last bit would stand for several blocks: those are verified each time
-        verified[entry] |= bit
+        store_i64(verified_at, done | bit)
     return True
 
 
 @njit(nogil=True, cache=True)
-def _unpack(
-    address: Any, begin: Any, end: Any, encoding: Any, width: Any, codec: Any, items: Any, last: Any, scratch: Any
+def _verify_block(
+    address: Any, user: Any, block: Any, begin: Any, end: Any, verify: Any, verified: Any, entry: Any
 ) -> Any:
-    """Address of the block's bytes without LZ4, up to element ``last``; 0 when they do not decompress."""
+    """As :func:`_verify_block_at`, with the verified blocks of all entries in an array."""
+    return _verify_block_at(address, user, block, begin, end, verify, np.int64(verified.ctypes.data) + 8 * entry)
+
+
+@njit(nogil=True, cache=True)
+def _unpack(
+    address: Any, begin: Any, end: Any, encoding: Any, width: Any, codec: Any, items: Any, last: Any, target: Any
+) -> Any:
+    """Address of the block's bytes without LZ4, up to element ``last``; 0 when they do not decompress.
+
+    ``target`` is the address of room for the whole of them.
+    """
     source = address + begin
     if codec == CODEC_NONE:
         return source
     raw = _stored_bytes(encoding, width, items)
     wanted = _stored_bytes(encoding, width, last)
-    target = np.int64(scratch.ctypes.data)
     if wanted < raw:
         got = lz4_decompress_part(source, target, np.int32(end - begin), np.int32(wanted), np.int32(raw))
         return target if got == wanted else np.int64(0)
@@ -783,18 +731,19 @@ def _prefetch_header(chunk: Any, blocks: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def _prefetch_windows(
-    chunk: Any, first: Any, lay_width: Any, lay_elements: Any, lay_kind: Any, want_block: Any
+    chunk: Any, first: Any, elements_at: Any, kind_at: Any, widest: Any, block_at: Any, wanted: Any
 ) -> None:
     """Ask for where the blocks of a chunk, whose header is at hand, will be read first."""
     version = load_u16(chunk + SCHEMA_AT)
-    for want in range(want_block.shape[1]):
-        block = want_block[version, want]
+    for want in range(wanted):
+        block = load_i64(block_at + 8 * (wanted * version + want))
         if block >= 0:
-            block, encoding, width, codec, _, begin, end, _, _ = _find_block(
-                chunk, block, lay_width, lay_elements, lay_kind
+            block, encoding, width, codec, _, begin, end, _, _ = _find_block_at(
+                chunk, block, elements_at, kind_at, widest
             )
             if codec == CODEC_NONE and encoding != DELTA:
-                begin = min(end, begin + _packed_bytes(width, first * lay_elements[version, block]))
+                elements = load_i64(elements_at + 8 * (widest * version + block))
+                begin = min(end, begin + _packed_bytes(width, first * elements))
             prefetch(chunk + begin)
             prefetch(chunk + begin + _LINE)
 
@@ -807,7 +756,7 @@ def read_blocks(
     want_block: Any, want_address: Any, want_width: Any, want_elements: Any, want_default: Any,
     verify: Any, scratch: Any,
 ) -> Any:  # fmt: skip
-    """Decode event windows of blocks with a fixed number of elements an event.
+    """Decode event windows of blocks with a fixed number of elements an event. All arrays are contiguous.
 
     Args:
         address, user, verified: int64[entries] of the shard's directory.
@@ -823,45 +772,76 @@ def read_blocks(
         status, the entry that it is about.
 
     """
-    slices = len(slice_entry)
+    return _read_blocks_at(
+        np.int64(address.ctypes.data), np.int64(user.ctypes.data), np.int64(verified.ctypes.data),
+        np.int64(slice_entry.ctypes.data), np.int64(slice_from.ctypes.data), np.int64(slice_to.ctypes.data),
+        np.int64(slice_out.ctypes.data), len(slice_entry),
+        np.int64(lay_width.ctypes.data), np.int64(lay_kind.ctypes.data), np.int64(lay_elements.ctypes.data),
+        lay_width.shape[1],
+        np.int64(want_block.ctypes.data), np.int64(want_address.ctypes.data), np.int64(want_width.ctypes.data),
+        np.int64(want_elements.ctypes.data), np.int64(want_default.ctypes.data), len(want_address),
+        verify, np.int64(scratch.ctypes.data),
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _read_blocks_at(
+    address: Any, user: Any, verified: Any,
+    slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any, slices: Any,
+    lay_width: Any, lay_kind: Any, lay_elements: Any, widest: Any,
+    want_block: Any, want_address: Any, want_width: Any, want_elements: Any, want_default: Any, wanted: Any,
+    verify: Any, scratch: Any,
+) -> Any:  # fmt: skip
+    """As :func:`read_blocks`, with the address of each array's int64 elements in place of the array.
+
+    An array that is handed on has its references counted, by an instruction that waits until everything stored before
+    has reached the cache: of columns on their way to memory, a large part of the time.
+    """
     at = 0
     while at < slices:
-        entry = slice_entry[at]
+        entry = load_i64(slice_entry + 8 * at)
         until = at + 1
-        last = slice_to[at]
-        while until < slices and slice_entry[until] == entry:
-            last = max(last, slice_to[until])
+        last = load_i64(slice_to + 8 * at)
+        while until < slices and load_i64(slice_entry + 8 * until) == entry:
+            last = max(last, load_i64(slice_to + 8 * until))
             until += 1
         if until + _AHEAD < slices:
-            _prefetch_header(address[slice_entry[until + _AHEAD]], lay_width.shape[1])
+            _prefetch_header(load_i64(address + 8 * load_i64(slice_entry + 8 * (until + _AHEAD))), widest)
         if until < slices:
             _prefetch_windows(
-                address[slice_entry[until]], slice_from[until], lay_width, lay_elements, lay_kind, want_block
-            )
-        chunk = address[entry]
+                load_i64(address + 8 * load_i64(slice_entry + 8 * until)), load_i64(slice_from + 8 * until),
+                lay_elements, lay_kind, widest, want_block, wanted,
+            )  # fmt: skip
+        chunk = load_i64(address + 8 * entry)
         version = load_u16(chunk + SCHEMA_AT)
-        for want in range(len(want_address)):
-            block = want_block[version, want]
-            elements = want_elements[want]
-            step = elements * want_width[want]
+        for want in range(wanted):
+            block = load_i64(want_block + 8 * (wanted * version + want))
+            elements = load_i64(want_elements + 8 * want)
+            target = load_i64(want_address + 8 * want)
+            target_width = load_i64(want_width + 8 * want)
+            step = elements * target_width
             if block < 0:
+                default = load_i64(want_default + 8 * want)
                 for i in range(at, until):
-                    n = (slice_to[i] - slice_from[i]) * elements
-                    _fill(want_default[want], want_address[want] + slice_out[i] * step, want_width[want], n)
+                    n = (load_i64(slice_to + 8 * i) - load_i64(slice_from + 8 * i)) * elements
+                    _fill(default, target + load_i64(slice_out + 8 * i) * step, target_width, n)
                 continue
-            block, encoding, width, codec, scale, begin, end, items, base = _find_block(
-                chunk, block, lay_width, lay_elements, lay_kind
+            block, encoding, width, codec, scale, begin, end, items, base = _find_block_at(
+                chunk, block, lay_elements, lay_kind, widest
             )
-            if not _verify_block(chunk, user[entry], block, begin, end, verify, verified, entry):
+            owner = load_i64(user + 8 * entry)
+            if not _verify_block_at(chunk, owner, block, begin, end, verify, verified + 8 * entry):
                 return _CHECKSUM, entry
             source = _unpack(chunk, begin, end, encoding, width, codec, items, last * elements, scratch)
             if source == 0:
                 return _LZ4, entry
+            kind = load_i64(lay_kind + 8 * (widest * version + block))
+            full = load_i64(lay_width + 8 * (widest * version + block))
             for i in range(at, until):
                 _decode_window(
-                    source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
-                    slice_from[i] * elements, slice_to[i] * elements,
-                    want_address[want] + slice_out[i] * step, want_width[want],
+                    source, encoding, width, kind, full, items, scale, base,
+                    load_i64(slice_from + 8 * i) * elements, load_i64(slice_to + 8 * i) * elements,
+                    target + load_i64(slice_out + 8 * i) * step, target_width,
                 )  # fmt: skip
         at = until
     return _OK, 0
@@ -887,6 +867,7 @@ def read_lists(
 
     """
     room = np.int64(lengths.ctypes.data)
+    scratch_at = np.int64(scratch.ctypes.data)
     for i in range(len(slice_entry)):
         entry = slice_entry[i]
         chunk = address[entry]
@@ -898,7 +879,7 @@ def read_lists(
         block, encoding, width, codec, scale, begin, end, items, base = _find_block(
             chunk, block, lay_width, lay_elements, lay_kind
         )
-        source = _unpack(chunk, begin, end, encoding, width, codec, items, items, scratch)
+        source = _unpack(chunk, begin, end, encoding, width, codec, items, items, scratch_at)
         if source == 0:
             return _LZ4, entry
         _decode_window(
@@ -926,7 +907,7 @@ def read_lists(
             return _LISTS, entry
         if not _verify_block(chunk, user[entry], block, begin, end, verify, verified, entry):
             return _CHECKSUM, entry
-        source = _unpack(chunk, begin, end, encoding, width, codec, items, last, scratch)
+        source = _unpack(chunk, begin, end, encoding, width, codec, items, last, scratch_at)
         if source == 0:
             return _LZ4, entry
         _decode_window(
@@ -948,6 +929,7 @@ def greatest_times(
         words: int64[wanted], the output.
 
     """
+    times = np.empty(SHORT_MAX_COUNT, np.int64)
     for i in range(len(wanted)):
         chunk = address[wanted[i]]
         if not is_short(chunk):
@@ -956,9 +938,9 @@ def greatest_times(
         _, _, width, _, _, begin, _, items, base = _find_block(chunk, block, lay_width, lay_elements, lay_kind)
         greatest = base
         if width > 0:
+            _decode_frame(chunk + begin, width, items, 0, base, 1, np.int64(times.ctypes.data), 8, items)
             for item in range(items):
-                _decode_frame(chunk + begin, width, items, item, base, 1, np.int64(words.ctypes.data) + 8 * i, 8, 1)
-                greatest = max(greatest, words[i])
+                greatest = max(greatest, times[item])
         words[i] = greatest
 
 

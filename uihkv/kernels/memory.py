@@ -77,6 +77,25 @@ store_u32 = _storer(32)
 store_i64 = _storer(64)
 
 
+def stack_room(size: int) -> Any:
+    """A function that gives the address of ``size`` bytes which last as long as the kernel that calls it.
+
+    Not for loops: all calls of a kernel get the same bytes. An array of its own would be given back to the system after
+    the last use of its name, which need not be the last use of its address.
+    """
+
+    def find_room(typing_context: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            with builder.goto_entry_block():  # numba's own way would fill it with zeros at every call
+                room = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+            room.align = 64
+            return builder.ptrtoint(room, ir.IntType(64))
+
+        return types.int64(), generate
+
+    return intrinsic(find_room)
+
+
 def _address_to_pointer(typing_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
