@@ -6,6 +6,9 @@ end inside of chunks. Page cache warm, repetitions interleaved, ratios within ea
 - *Against arrays*: ``np.concatenate`` of slices of uncompressed arrays, new outputs against new ones and reused against
   reused (``out=``); of random users, and clustered (16 examples of each user); with and without LZ4; columns as logs
   have them (*zipf*), and *uniform* values, of which little can be compressed. Above 1 the store is faster.
+- *What bounds it, clustered*: arrays' slices come out of the cache there, so that what is left is to write the outputs.
+  Writing them from nothing is timed in the same run: how many times as fast as arrays that is, no reader that writes a
+  copy for each example can pass. One that shares what examples of a user share can: the windows as spans of one read.
 - *What it depends on*: columns, verification and threads, against the store itself.
 - *Against others*: mapped files, fat rows in Parquet, Lance, Vortex and Hugging Face datasets, and the store asked for
   one pointer at a time. Those that are not installed are named.
@@ -19,6 +22,7 @@ other packages, which have threads of their own, by the clock on the wall.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -30,12 +34,13 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from perf import rivals
 from perf.harness import Chart, Comparison, Curve, Line, Report, Samples, Section, Settings, interleave, run_bench
 from perf.report import Cell
 from perf.workloads import Log, Workload, build_store, make_log
-from uihkv import Pointers, Projection, Snapshot, Store, snapshot
+from uihkv import Histories, Pointers, Projection, Snapshot, Store, snapshot
 from uihkv.chunk import CODEC_LZ4, SCHEMA_AT
 from uihkv.codec import Entries, Layouts, Slices
 from uihkv.kernels.decode import _find_block, _stored_bytes
@@ -94,6 +99,7 @@ def measure(settings: Settings) -> Report:
     benches = made[values[0]]
     bandwidth = measure_bandwidth()
     arrays, fits, curves = _against_arrays(made, settings)
+    bounds = [_bound_clustered(bench, settings) for bench in benches]
     steps = [_profile(bench, compression, bandwidth, settings) for bench in benches for compression in COMPRESSIONS]
     others, missing = _against_others(benches, settings)
     facts: dict[str, Any] = {
@@ -107,6 +113,7 @@ def measure(settings: Settings) -> Report:
     return Report(
         sections=[
             Section("Against arrays: five columns, one thread, verify once (times as fast as arrays)", arrays),
+            Section("Clustered, outputs reused: what bounds it (times as fast as arrays)", bounds),
             Section("Cost of an example, random users: a + b·events", fitted),
             Section("What it depends on (time over that of all columns, verify once, one thread)",
                     _factors(benches, settings)),
@@ -198,6 +205,49 @@ def _against_arrays(
     fits = {name: Line.fit(*np.array(points, float).T) for name, points in cost.items()}
     curves = [Curve(name, list(LENGTHS), list(samples)) for name, samples in found.items()]
     return rows, fits, curves
+
+
+def _bound_clustered(bench: Bench, settings: Settings) -> dict[str, Cell]:
+    """Outputs that are only written, and windows that share a read, against arrays."""
+    pointers, windows = bench.draw("clustered", settings.seed)
+    wanted = Projection(ALL, max_len=bench.length)
+    outputs = [windows.gather(name) for name in ALL]
+
+    def write() -> None:
+        for array in outputs:
+            ctypes.memset(array.ctypes.data, 1, array.nbytes)
+
+    with _open(bench, "none") as plain, _open(bench, "lz4") as packed:
+        ways: dict[str, Callable[[], object]] = {
+            "arrays": rivals.slices_of_arrays(windows, ALL, reuse=True), "write": write,
+            "none": _reused(plain, pointers, wanted), "lz4": _reused(packed, pointers, wanted),
+        }  # fmt: skip
+        for name, view in (("none", plain), ("lz4", packed)):
+            ways[f"{name}, shared"] = partial(_read_shared, view, pointers, bench.length)
+            found, start = _read_shared(view, pointers, bench.length)
+            for place in (0, len(start) - 1):
+                span = slice(int(start[place]), int(start[place]) + bench.length)
+                if not np.array_equal(found.values("ts")[span], bench.log.ts[slice(*windows.bounds[place])]):
+                    raise RuntimeError(f"the window of row {place}, read with others, differs from the log")
+        compared = interleave(ways, repeats=settings.pick(11, 41), warmup=2, clock=time.thread_time)
+    row: dict[str, Cell] = {"events": bench.length, "outputs written, no more": compared.speedup("write")}
+    for name in COMPRESSIONS:
+        row[name] = compared.speedup(name)
+        row[f"{name}, shared windows"] = compared.speedup(f"{name}, shared")
+    return row
+
+
+def _read_shared(view: Snapshot, pointers: Pointers, length: int) -> tuple[Histories, NDArray[np.int64]]:
+    """Each user's events once, from the first that any window has to the last, and where each window begins in them."""
+    order = np.lexsort((pointers.version, pointers.user_id))
+    user, version = pointers.user_id[order], pointers.version[order]
+    first = np.flatnonzero(np.append(True, user[1:] != user[:-1]))
+    last = np.append(first[1:], len(user)) - 1
+    low = version[first] - length
+    found = view.read(pointers[order[last]], Projection(ALL), since=low)
+    start = np.empty(len(user), np.int64)
+    start[order] = version - length - np.repeat(low - found.offsets[:-1], last - first + 1)
+    return found, start
 
 
 def _micros(compared: Comparison, name: str, examples: int) -> Samples:
