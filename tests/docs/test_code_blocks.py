@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -61,7 +62,7 @@ class Block:
 
 
 def read_blocks(text: str) -> Iterator[Block]:
-    """What a page has to run, in order; what needs a library that is not here is left out."""
+    """What a page has to run, in order, and what is left out since it needs a library that is not here."""
     skipping = False
     for part in PARTS.finditer(text):
         line = text.count("\n", 0, part.start()) + 1
@@ -73,7 +74,9 @@ def read_blocks(text: str) -> Iterator[Block]:
             skipping = True
         else:
             language = part["language"].strip()
-            if not skipping and language in ("python", "", "console"):
+            if skipping:
+                yield Block("left out", part["block"], line + 1)
+            elif language in ("python", "", "console"):
                 yield Block("python" if language == "python" else "shell", part["block"], line + 1)
             skipping = False
 
@@ -102,8 +105,11 @@ def run_page(text: str, name: str) -> int:
         if block.kind == "python":
             code = compile("\n" * (block.line - 1) + block.text, name, "exec")
             exec(code, namespace)
-        else:
+        elif block.kind == "shell":
             run_shell(block.text, f"{name}:{block.line}")
+        else:
+            warnings.warn(f"{name}:{block.line}: not run, it needs what is not installed", stacklevel=1)
+            continue
         count += 1
     return count
 
@@ -120,7 +126,8 @@ def test_blocks_are_found_and_failures_are_not_hidden(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     page = "<!-- setup\nx = 1\n-->\n```python\nx += 1\n```\n<!-- needs: no_such_library -->\n```python\n1 / 0\n```\n"
     page += "```python\nassert x == 2\n```\n```\n$ cat a.txt\nhello\n$ uihkv --version\nuihkv 9\n```\n```toml\n1\n```\n"
-    assert run_page(page, "page") == 4
+    with pytest.warns(UserWarning, match="page:9: not run"):
+        assert run_page(page, "page") == 4
     assert (tmp_path / "a.txt").read_text() == "hello\n"
     with pytest.raises(ZeroDivisionError):
         run_page("```python\n1 / 0\n```\n", "page")
