@@ -26,6 +26,7 @@ BENCHES: dict[str, str] = {
     "refresh": "a new snapshot of a store that has grown",
     "loader": "whether a step ever waits, what each means of the loader brings, and what others cost",
     "soak": "processes on one store, killed at random for two minutes: what was done, and what was lost",
+    "hostile": "stores with damaged files, opened and used: named errors, and what LMDB's own pages may do",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }
 """Every bench by its module's name, and what it asks in a few words."""

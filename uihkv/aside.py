@@ -21,6 +21,7 @@ from pathlib import Path
 
 from uihkv.errors import StoreExistsError
 from uihkv.manifest import sync_directory
+from uihkv.place import file_errors
 
 
 @contextmanager
@@ -29,15 +30,18 @@ def built_aside(target: Path) -> Iterator[Path]:
 
     Raises:
         StoreExistsError: when something was put there meanwhile.
+        StoreFullError, ReadOnlyError: when the system refuses.
 
     """
-    _remove_abandoned(target, "build")
-    aside, lock = _make_owned(target, "build")
+    with file_errors(target):
+        _remove_abandoned(target, "build")
+        aside, lock = _make_owned(target, "build")
     try:
         try:
             yield aside
-            aside.chmod(0o755)
-            _sync_tree(aside)
+            with file_errors(target):
+                aside.chmod(0o755)
+                _sync_tree(aside)
             try:
                 aside.rename(target)
             except OSError as error:

@@ -17,8 +17,9 @@ from typing import Any
 
 import lmdb
 
-from uihkv.environment import MAP_BYTES
+from uihkv.environment import MAP_BYTES, opening_errors
 from uihkv.maintenance import Progress
+from uihkv.place import file_errors
 from uihkv.shard import Shard
 
 _PORTION = 1 << 14
@@ -50,7 +51,8 @@ def copy_shards(
     ]
     total, done = sum(sizes), 0
     for shard, transaction, named, folder in zip(shards, transactions, databases, folders, strict=True):
-        folder.mkdir(parents=True)
+        with file_errors(folder):
+            folder.mkdir(parents=True)
         for copied in _copy_shard(shard, transaction, named, folder):
             done += copied
             if progress is not None:
@@ -61,10 +63,11 @@ def copy_shards(
 def _copy_shard(shard: Shard, transaction: Any, databases: dict[bytes, Any], folder: Path) -> Iterator[int]:
     """Copy one shard; yields how many records each portion had."""
     size = (shard.path / "data.mdb").stat().st_size
-    environment = lmdb.open(
-        str(folder), map_size=max(MAP_BYTES, -(-4 * size // _PAGE) * _PAGE), max_dbs=8, sync=False, metasync=False,
-        meminit=True, lock=False, readahead=False, max_spare_txns=0,
-    )  # fmt: skip
+    with opening_errors(folder):
+        environment = lmdb.open(
+            str(folder), map_size=max(MAP_BYTES, -(-4 * size // _PAGE) * _PAGE), max_dbs=8, sync=False, metasync=False,
+            meminit=True, lock=False, readahead=False, max_spare_txns=0,
+        )  # fmt: skip
     try:
         # As few transactions as memory allows: each frees the pages on its way to the end.
         writing = environment.begin(write=True)

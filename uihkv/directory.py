@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv.codec import Entries, Layouts, ask_for_values
+from uihkv.errors import CorruptChunkError
 from uihkv.kernels.plan import find_first_chunks, find_rows
 from uihkv.shard import Shard, ShardKeys
 
@@ -211,7 +212,33 @@ class SnapshotDirectory:
         asked = ask_for_values(entries, fresh, address, ahead == "values", always)
         entries.address[fresh] = address
         entries.open(fresh, layouts, verify)
+        self._check_ranges(fresh)
         return asked
+
+    def _check_ranges(self, fresh: Int64s) -> None:
+        """Refuse entries that do not begin where the one before ends: int64[n], opened, ascending.
+
+        Each is sound by itself; that all of a user's are there, and none of another history of his, only this tells.
+        """
+        entries = self.entries
+        split = int(np.searchsorted(fresh, entries.first_tail))
+        sealed, tails = fresh[:split], fresh[split:]
+        sealed = sealed[sealed > 0]
+        row = tails - entries.first_tail
+        has_chunks = self.first_chunk[row + 1] > self.first_chunk[row]
+        tails, last = tails[has_chunks], self.first_chunk[row + 1][has_chunks] - 1
+        same = (entries.user[sealed - 1] == entries.user[sealed]) & (entries.shard[sealed - 1] == entries.shard[sealed])
+        broken = np.concatenate([
+            sealed[same & (entries.end[sealed - 1] != entries.start[sealed])],
+            tails[entries.end[last] != entries.start[tails]],
+        ])  # fmt: skip
+        if len(broken):
+            at = int(broken[0])
+            number, user = int(entries.shard[at]), int(entries.user[at])
+            entries.address[fresh] = 0  # not opened: the next read finds it too
+            name = _name_of([view.shard for view in self._listing.views], self._transactions, number, user)
+            what, start, end = "it does not begin where the chunk before it ends", entries.start[at], entries.end[at]
+            raise CorruptChunkError(what, shard=number, user_id=name, start=int(start), end=int(end))
 
 
 def _name_of(shards: Sequence[Shard], transactions: Sequence[Any], number: int, user: int) -> int | str:

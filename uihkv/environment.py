@@ -31,13 +31,15 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from uihkv.errors import FormatError, StoreFullError, StoreWarning
+from uihkv.errors import FormatError, ReadOnlyError, StoreFullError, StoreWarning
 from uihkv.place import check_own_files
 
 MAP_BYTES = 64 << 30
@@ -53,6 +55,27 @@ HELD_GROWTH_BYTES = 256 << 20
 """Growth of a shard's file, while one snapshot is held, that is worth a warning."""
 _MAPPINGS = Path("/proc/self/maps")
 _MAP_FIXED = 0x10  # of Linux; Python does not name it
+
+
+_DAMAGED = (
+    lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError, lmdb.BadTxnError,
+    lmdb.CursorFullError, lmdb.PageFullError, lmdb.IncompatibleError,
+)  # fmt: skip
+"""What LMDB says of pages that it cannot have written."""
+
+
+@contextmanager
+def page_errors(path: Path) -> Iterator[None]:
+    """Say in our words that pages are damaged.
+
+    Raises:
+        FormatError: then.
+
+    """
+    try:
+        yield
+    except _DAMAGED as error:
+        raise FormatError(f"{path} has damaged pages ({error}); restore it from a backup") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +128,12 @@ class SharedEnvironment:
         Raises:
             StoreFullError: when another process has grown the map, and this one cannot follow; or when all reader
                 slots are taken.
+            ReadOnlyError: to write where the system forbids it.
 
         """
         if write:
+            if self.raw.flags()["readonly"]:
+                raise ReadOnlyError(f"{self.raw.path()} cannot be written to: its file system or its mode forbids it")
             if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
                 self._look_after_readers()
             if self._used_bytes() * 2 > self.raw.info()["map_size"]:
@@ -130,7 +156,8 @@ class SharedEnvironment:
         raise AssertionError
 
     def readers(self) -> Readers:
-        """Who reads now."""
+        """Who reads now; slots of killed processes are freed before."""
+        self.raw.reader_check()
         # pid, thread and transaction a line, below a line of titles; a slot that is kept but not used has no number
         lines = [line.split() for line in self.raw.readers().splitlines()[1:]]
         used = [(int(line[2]), int(line[0])) for line in lines if len(line) == 3 and line[2].isdigit()]
@@ -148,7 +175,6 @@ class SharedEnvironment:
     def _look_after_readers(self) -> None:
         """Free the slots of killed readers, and warn of a snapshot that is held while the file grows."""
         self._looked_at = time.monotonic()
-        self.raw.reader_check()
         readers, size = self.readers(), self._used_bytes()
         oldest, since = self._held_since
         if readers.oldest is None or readers.oldest != oldest:
@@ -282,7 +308,7 @@ def _open(path: Path, create: bool, flush: bool) -> Any:
     if not create and size == 0:
         raise FormatError(f"{data} is missing or empty; restore this shard from a backup")
     writable = create or (os.access(data, os.W_OK) and os.access(path, os.W_OK))
-    try:
+    with opening_errors(path):
         environment = lmdb.open(
             str(path),
             map_size=max(MAP_BYTES, -(-4 * size // _PAGE) * _PAGE),
@@ -297,18 +323,6 @@ def _open(path: Path, create: bool, flush: bool) -> Any:
             meminit=False,
             max_spare_txns=0,
         )
-    except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
-        raise FormatError(f"{data} is not a shard ({error}); restore it from a backup") from error
-    except lmdb.MemoryError as error:
-        raise StoreFullError(f"cannot map {path}: {error}; raise the limit on the process's address space") from error
-    except lmdb.Error as error:
-        if "Too many open files" in str(error):
-            raise StoreFullError(
-                f"cannot open {path}: {error}; raise the limit (ulimit -n), or use fewer shards"
-            ) from error
-        if "No space left" in str(error) or "File too large" in str(error):
-            raise StoreFullError(f"no space left for {path} ({error})") from error
-        raise
     try:
         _check_length(environment, data)
     except BaseException:
@@ -316,6 +330,32 @@ def _open(path: Path, create: bool, flush: bool) -> Any:
         raise
     environment.reader_check()
     return environment
+
+
+@contextmanager
+def opening_errors(path: Path) -> Iterator[None]:
+    """Turn LMDB's ways of not opening an environment into ours.
+
+    Raises:
+        FormatError, StoreFullError: as :func:`open_environment`.
+
+    """
+    try:
+        yield
+    except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+        raise FormatError(f"{path / 'data.mdb'} is not a shard ({error}); restore it from a backup") from error
+    except lmdb.MemoryError as error:
+        raise StoreFullError(f"cannot map {path}: {error}; raise the limit on the process's address space") from error
+    except lmdb.Error as error:
+        if "Too many open files" in str(error):
+            raise StoreFullError(
+                f"cannot open {path}: {error}; raise the limit (ulimit -n), or use fewer shards"
+            ) from error
+        if "is not supported" in str(error):
+            raise FormatError(f"{path / 'data.mdb'} is not a shard ({error}); restore it from a backup") from error
+        if "No space left" in str(error) or "File too large" in str(error):
+            raise StoreFullError(f"no space left for {path} ({error})") from error
+        raise
 
 
 def _check_length(environment: Any, data: Path) -> None:

@@ -19,6 +19,7 @@ import xxhash
 
 from uihkv.errors import FormatError, SchemaError, StoreFullError, StoreNotFoundError
 from uihkv.evolution import MAX_SCHEMAS
+from uihkv.place import file_errors
 from uihkv.schema import Schema
 
 MANIFEST_NAME = "manifest.msgpack"
@@ -161,7 +162,8 @@ def read_manifest(store: Path) -> Manifest:
         if error.errno == errno.ELOOP:
             raise FormatError(f"{path} is a symbolic link; a store follows none, put the file in its place") from None
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise StoreFullError(f"cannot open {path}: {error}; raise the limit (ulimit -n)") from error
+            with file_errors(store):
+                raise
         raise
     if len(data) > _MAX_BYTES:
         raise FormatError(f"{path} is larger than any manifest; restore it from a backup")
@@ -184,7 +186,8 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFullError(f"no space left for {aside} ({error}); the manifest stays as it was") from error
-        raise
+        with file_errors(aside):
+            raise
     aside.replace(store / MANIFEST_NAME)
     sync_directory(store)
 

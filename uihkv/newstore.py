@@ -17,6 +17,7 @@ import numpy as np
 
 from uihkv.errors import SchemaError, StoreExistsError
 from uihkv.manifest import MANIFEST_NAME, MAX_CHUNK_EVENTS, MAX_SHARDS, Manifest, sync_directory, write_manifest
+from uihkv.place import file_errors
 from uihkv.schema import Schema
 
 COMPRESSIONS = ("lz4", "none")
@@ -49,7 +50,8 @@ def new_parents(target: Path) -> Iterator[None]:
     """Make the directories above a path, durable in the end; take away again what was made when it fails inside."""
     missing = [parent for parent in target.parents if not parent.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with file_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreExistsError(f"{target}: {error.filename} is a file; choose another path") from error
     try:
@@ -69,7 +71,8 @@ def found_store(folder: Path, manifest: Manifest) -> None:
 
     for number in range(manifest.shards):
         path = shard_path(folder, number)
-        path.mkdir(parents=True)
+        with file_errors(folder):
+            path.mkdir(parents=True)
         Shard(path, number, create=True, flush=False).close()
     write_manifest(folder, manifest)
 

@@ -198,10 +198,13 @@ class OpenStore:
     @contextmanager
     def reading(self, number: int) -> Iterator[tuple[Shard, Any]]:
         """A shard and a read transaction."""
+        from uihkv.environment import page_errors
+
         shard = self.shard(number)
         transaction = shard.begin_read()
         try:
-            yield shard, transaction
+            with page_errors(shard.path):
+                yield shard, transaction
         finally:
             transaction.abort()
 

@@ -13,12 +13,15 @@ It leaves to others: what is in the files. The manifest is opened as carefully b
 from __future__ import annotations
 
 import ctypes
+import errno
 import stat
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from uihkv.errors import FormatError, StoreWarning
+from uihkv.errors import FormatError, ReadOnlyError, StoreFullError, StoreWarning
 
 NETWORK = {
     0x6969: "NFS", 0x517B: "SMB", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0x01021997: "9P", 0x00C36400: "Ceph",
@@ -55,6 +58,27 @@ def check_own_files(shard: Path) -> None:
             raise FormatError(
                 f"{path} is {what}; a store is made of directories and files of its own, put it in its place"
             )
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Say in our words what the system refuses while something is made at a path; other errors pass.
+
+    Raises:
+        StoreFullError: when there is no room, or when no more files may be open.
+        ReadOnlyError: when nothing may be written there.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreFullError(f"no space left for {path} ({error})") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise StoreFullError(f"cannot open files of {path}: {error}; raise the limit (ulimit -n)") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ReadOnlyError(f"{path} cannot be written to ({error}); choose another place, or change it") from error
+        raise
 
 
 def warn_of_network(store: Path) -> None:

@@ -30,8 +30,8 @@ from uihkv.codec import (
     greatest_times,
 )
 from uihkv.coded import read_coded
-from uihkv.environment import Readers, close_environment, open_environment
-from uihkv.errors import FormatError, StoreFullError
+from uihkv.environment import Readers, close_environment, open_environment, page_errors
+from uihkv.errors import FormatError, ReadOnlyError, StoreFullError
 from uihkv.events import Events
 from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.kernels.plan import lift_visible
@@ -139,7 +139,8 @@ class Shard:
 
     def begin_write(self) -> Any:
         """Start a write transaction; the caller commits or aborts it."""
-        return self._shared.begin(write=True)
+        with page_errors(self.path):
+            return self._shared.begin(write=True)
 
     def grow(self) -> bool:
         """Make room in the address space; False: a transaction of this process is active, such as a snapshot's."""
@@ -312,7 +313,8 @@ class Shard:
 
     def begin_read(self) -> Any:
         """Start a read transaction; the caller aborts it."""
-        return self._shared.begin()
+        with page_errors(self.path):
+            return self._shared.begin()
 
     def readers(self) -> Readers:
         """Who reads this shard now, in all processes."""
@@ -528,7 +530,8 @@ def space_errors(path: Path, committed: Sized = ()) -> Iterator[None]:
         return StoreFullError(f"{what} ({error}); {stored}")
 
     try:
-        yield
+        with page_errors(path):
+            yield
     except lmdb.MapFullError as error:
         raise AddressSpaceFullError(path, error) from error
     except lmdb.DiskError as error:
@@ -536,6 +539,8 @@ def space_errors(path: Path, committed: Sized = ()) -> Iterator[None]:
     except lmdb.Error as error:
         if "No space left" in str(error) or "File too large" in str(error):
             raise full(f"no space left for {path}", error) from error
+        if "Read-only file system" in str(error):
+            raise ReadOnlyError(f"{path} can no longer be written to ({error})") from error
         if "Input/output error" in str(error):  # how LMDB calls it when the system took only a part of a write
             raise full(f"no space left for {path}, or its disk fails", error) from error
         raise

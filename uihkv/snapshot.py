@@ -36,6 +36,7 @@ from uihkv.codec import (
     measure_slices,
 )
 from uihkv.directory import Ahead, NewestListing, SnapshotDirectory
+from uihkv.environment import page_errors
 from uihkv.errors import PointerError, SchemaError, StoreClosedError, TrimmedError
 from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
@@ -139,7 +140,8 @@ class Snapshot:
                 raise StoreClosedError("the snapshot is closed; take a new one with store.snapshot()")
             self._reading += 1
         try:
-            yield
+            with page_errors(self._shards[0].path.parent):
+                yield
         finally:
             with self._condition:
                 self._reading -= 1
