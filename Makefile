@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench docs clean help
+.PHONY: demo test lint bench docs licences audit clean help
 
 help: ## what can be typed here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -21,10 +21,18 @@ demo: $(STAMP) ## the main job, end to end, on a real event log
 test: $(STAMP) lint ## lint, then every test
 	$(BIN)/python -m pytest
 
-lint: $(STAMP) ## ruff and mypy --strict
+lint: $(STAMP) ## ruff, mypy --strict, and pip-audit where it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(BIN)/python -m tools.supply audit
+
+licences: $(STAMP) ## every package that is needed, and its licence
+	@$(BIN)/python -m tools.supply licences
+
+audit: $(STAMP) ## install pip-audit, and ask it about the pinned versions
+	@$(BIN)/python -m pip install --quiet 'pip-audit>=2.7'
+	@$(BIN)/python -m tools.supply audit
 
 bench: $(STAMP) ## the benches; JSON in perf/out
 	$(BIN)/python -m perf
