@@ -48,7 +48,7 @@ class Settings:
     """
 
     out: Path
-    every: int = 8
+    every: int = 12
     epochs: int = 1
     seed: int = 0
     max_events: int | None = None

@@ -83,6 +83,9 @@ _EXACT_BITS = 23
 _unpacked, _summed, _held = stack_room(PIECE_ROOM), stack_room(8 * PIECE), stack_room(8 * PIECE)
 """Where elements of a piece are between two steps; a piece is short enough for the first cache."""
 
+_ZERO, _ONE, _FOUR, _EIGHT = np.int64(0), np.int64(1), np.int64(4), np.int64(8)
+"""Arguments of functions that are compiled for each type they are given: numba takes a plain 1 for a type of its own."""
+
 _LINE = 64
 _AHEAD = 3
 """Chunks between the one whose header is asked for and the next one: a header takes about that long to come."""
@@ -412,12 +415,12 @@ def _decode_float_bits(
 ) -> None:
     """N floats of a short chunk, whose bits are a frame, into a type that may be wider."""
     if full == target_width:
-        _decode_frame(source, width, items, first, base, 1, target, target_width, n)
+        _decode_frame(source, width, items, first, base, _ONE, target, target_width, n)
     else:
         held = _held()
         for begin in range(0, n, PIECE):
             m = min(PIECE, n - begin)
-            _decode_frame(source, width, items, first + begin, base, 1, held, full, m)
+            _decode_frame(source, width, items, first + begin, base, _ONE, held, full, m)
             widen_floats(held, full, target + begin * target_width, target_width, m)
 
 
@@ -432,7 +435,7 @@ def _decode_decimal(
     if target_width == 4 and bits <= _EXACT_BITS and abs(base) <= 1 << _EXACT_BITS and scale <= 1 << _EXACT_BITS:
         # Both numbers are float32, whose quotient is the one that float64's rounds to (53 bits are twice 24 and more).
         # Each word is read before the quotient takes its place.
-        _decode_frame(source, width, items, first, base, 1, target, 4, n)
+        _decode_frame(source, width, items, first, base, _ONE, target, _FOUR, n)
         held32 = i32_at(target, n)
         short = held32.view(np.float32)
         divisor32 = np.float32(scale)
@@ -441,7 +444,7 @@ def _decode_decimal(
         return
     if target_width == 8:
         # Each word is read before the quotient takes its place.
-        _decode_frame(source, width, items, first, base, 1, target, 8, n)
+        _decode_frame(source, width, items, first, base, _ONE, target, _EIGHT, n)
         words = i64_at(target, n)
         wide = words.view(np.float64)
         if full == 4:
@@ -455,7 +458,7 @@ def _decode_decimal(
     held = _held()
     for begin in range(0, n, PIECE):
         m = min(PIECE, n - begin)
-        _decode_frame(source, width, items, first + begin, base, 1, held, 8, m)
+        _decode_frame(source, width, items, first + begin, base, _ONE, held, _EIGHT, m)
         numerators = i64_at(held, m)
         for i in range(m):
             narrow[begin + i] = np.float64(numerators[i]) / divisor
@@ -479,13 +482,13 @@ def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: A
     elif kind == FLOAT:
         widen_floats(source, width, target, target_width, n)
     elif kind != SIGNED:
-        _decode_frame(source, width, n, 0, 0, 1, target, target_width, n)
+        _decode_frame(source, width, n, _ZERO, _ZERO, _ONE, target, target_width, n)
     elif width == 1:
-        _shift(i8_at(source, n), 0, 1, target, target_width, n)
+        _shift(i8_at(source, n), _ZERO, _ONE, target, target_width, n)
     elif width == 2:
-        _shift(i16_at(source, n), 0, 1, target, target_width, n)
+        _shift(i16_at(source, n), _ZERO, _ONE, target, target_width, n)
     else:
-        _shift(i32_at(source, n), 0, 1, target, target_width, n)
+        _shift(i32_at(source, n), _ZERO, _ONE, target, target_width, n)
 
 
 @njit(nogil=True, cache=True)
@@ -514,7 +517,7 @@ def _run_on(at: Any, width: Any, n: Any, value: Any, scale: Any, stride: Any, ta
     groups = n // SUM_GROUP
     value = sum_groups(at, width, groups, value, scale, stride, target)
     for i in range(groups * SUM_GROUP, n):
-        value += stride + scale * _sum(at + i * width, width, 1)
+        value += stride + scale * _sum(at + i * width, width, _ONE)
         store_i64(target + 8 * i, value)
     return value
 
@@ -540,7 +543,7 @@ def _accumulate(
         total += _sum(at, word, m)
     value = base + scale * (first * step + total)
     stride = scale * step
-    _fill(value, target, target_width, 1)
+    _fill(value, target, target_width, _ONE)
     for begin in range(first, last - 1, PIECE):
         m = min(PIECE, last - 1 - begin)
         if width > IN_BITS:
@@ -552,7 +555,7 @@ def _accumulate(
             value = _run_on(at, word, m, value, scale, stride, to)
         else:
             value = _run_on(at, word, m, value, scale, stride, sums)
-            _shift(i64_at(sums, m), 0, 1, to, target_width, m)
+            _shift(i64_at(sums, m), _ZERO, _ONE, to, target_width, m)
 
 
 @njit(nogil=True, cache=True)
@@ -570,7 +573,7 @@ def _decode_delta(
                 even64[i] = base + scale * step * (first + i)
         else:
             for i in range(n):
-                _fill(base + scale * step * (first + i), target + i * target_width, target_width, 1)
+                _fill(base + scale * step * (first + i), target + i * target_width, target_width, _ONE)
     else:
         _accumulate(increments, width, items - 1, first, last, base, scale, step, target, target_width)
 
@@ -938,7 +941,7 @@ def greatest_times(
         _, _, width, _, _, begin, _, items, base = _find_block(chunk, block, lay_width, lay_elements, lay_kind)
         greatest = base
         if width > 0:
-            _decode_frame(chunk + begin, width, items, 0, base, 1, np.int64(times.ctypes.data), 8, items)
+            _decode_frame(chunk + begin, width, items, _ZERO, base, _ONE, np.int64(times.ctypes.data), _EIGHT, items)
             for item in range(items):
                 greatest = max(greatest, times[item])
         words[i] = greatest
