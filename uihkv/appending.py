@@ -115,7 +115,7 @@ def _append_once(
                 return None
             claimed = UNKNOWN
             if home is not None and source is not None:
-                claimed = store.shard(home).source(transactions[home], source)
+                claimed = store.shard(home).source(transactions[home], source).check(source, store.shards)
             for number in sorted(numbers):
                 shard, transaction = store.shard(number), transactions[number]
                 rows = parts.get(number, np.empty(0, np.int64))

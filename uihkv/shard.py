@@ -157,7 +157,15 @@ class Shard:
     def source(self, transaction: Any, source: str) -> SourceRecord:
         """What this shard knows of a source, as the transaction sees it."""
         value = transaction.get(source.encode(), db=self._sources)
-        return UNKNOWN if value is None else SourceRecord.unpack(value)
+        return UNKNOWN if value is None else self._unpack_source(source.encode(), value)[1]
+
+    def _unpack_source(self, name: bytes, value: Any) -> tuple[str, SourceRecord]:
+        try:
+            return name.decode(), SourceRecord.unpack(value)
+        except (ValueError, IndexError) as error:
+            raise FormatError(
+                f"shard {self.number:04d}: the source {name!r} cannot be read ({error}); restore it from a backup"
+            ) from error
 
     def put_source(self, transaction: Any, source: str, record: SourceRecord) -> None:
         """Note what this shard knows of a source, in the transaction."""
@@ -323,7 +331,7 @@ class Shard:
     def sources(self, transaction: Any) -> dict[str, SourceRecord]:
         """What this shard knows of every source that it has met."""
         with transaction.cursor(db=self._sources) as cursor:
-            return {bytes(key).decode(): SourceRecord.unpack(value) for key, value in cursor}
+            return dict(self._unpack_source(bytes(key), value) for key, value in cursor)
 
     def directory(self, transaction: Any) -> Directory:
         """The directory of this shard as the transaction sees it."""

@@ -24,6 +24,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from uihkv.errors import FormatError
+
 Int64s = NDArray[np.int64]
 
 NONE = -1
@@ -63,6 +65,20 @@ class SourceRecord:
         claim = int(words[1]) if len(words) > 1 else NONE
         rests_on, rested_on, claim_before = words[2:].reshape(3, -1)
         return cls(int(words[0]), claim, rests_on, rested_on, claim_before)
+
+    def check(self, source: str, shards: int) -> SourceRecord:
+        """The record, once it is seen to be one of a store of so many shards.
+
+        Raises:
+            FormatError: when it is not.
+
+        """
+        if len(self.rests_on) not in (0, shards):
+            raise FormatError(
+                f"the record of source {source!r} is of {len(self.rests_on)} shards, the store has {shards}; restore "
+                "its shards from a backup"
+            )
+        return self
 
     def covers(self, number: int, own: int, offset: int) -> bool:
         """Whether home's claim says that a shard, whose own offset is given, is done up to an offset.

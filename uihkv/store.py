@@ -696,7 +696,13 @@ class Store:
         for number in range(self.shards):
             with self._open.reading(number) as (shard, transaction):
                 found = shard.sources(transaction)
-            claims.update({name: record for name, record in found.items() if home_of(name, self.shards) == number})
+            claims.update(
+                {
+                    name: record.check(name, self.shards)
+                    for name, record in found.items()
+                    if home_of(name, self.shards) == number
+                }
+            )
         # Own offsets only rise: read after the claims, they show no shard behind that was not.
         own = {name: np.full(self.shards, NONE, np.int64) for name in claims}
         for number in range(self.shards):

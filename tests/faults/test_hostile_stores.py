@@ -134,3 +134,26 @@ def test_a_chunk_too_many_is_an_error_for_its_user_alone(tmp_path: Path) -> None
                 snapshot.read(Pointers([1], [40]))
         assert snapshot.read(Pointers([2], [48])).lengths.tolist() == [48]
         assert not store.verify(isolated=False).ok
+
+
+@pytest.mark.parametrize(
+    ("name", "record"), [(b"\x80\xff", b"\0" * 8), (b"log", b"\0" * 7), (b"log", b""), (b"log", b"\0" * 8 * 17)]
+)
+def test_a_source_that_cannot_be_read_is_an_error_with_a_name(tmp_path: Path, name: bytes, record: bytes) -> None:
+    rows = {"user_id": [1], "ts": [1], "item_id": [1]}
+    with Store.create(tmp_path / "store", SCHEMA, shards=1) as store:
+        store.append(rows, backfill=True, source="log", offset=1)
+    environment = lmdb.open(str(tmp_path / "store/shards/0000"), max_dbs=8)
+    with environment.begin(write=True) as writing:
+        writing.put(name, record, db=environment.open_db(b"sources", txn=writing, create=False))
+    environment.close()
+    with Store.open(tmp_path / "store") as store:
+        with pytest.raises(FormatError, match="source"):
+            store.sources()
+        if name == b"log":
+            with pytest.raises(FormatError, match="source"):
+                store.append(rows, backfill=True, source="log", offset=2)
+        assert not store.verify(isolated=False).ok
+        store.append(rows, backfill=True, source="another", offset=1)
+        with store.snapshot() as snapshot:
+            assert snapshot.head([1]).version.tolist() == [2]
