@@ -21,7 +21,7 @@ RUN = "import typer; from loader.demo.command import demo; typer.run(demo)"
 
 def run_quick(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", RUN, "--quick", "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_quick_demo_ends_with_the_table_and_runs_again_in_its_own_folder(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ _unpacked, _summed, _held = stack_room(PIECE_ROOM), stack_room(8 * PIECE), stack
 """Where elements of a piece are between two steps; a piece is short enough for the first cache."""
 
 _ZERO, _ONE, _FOUR, _EIGHT = np.int64(0), np.int64(1), np.int64(4), np.int64(8)
-"""Arguments of functions that are compiled for each type they are given: numba takes a plain 1 for a type of its own."""
+"""Arguments of functions that are compiled once for each type: numba takes a plain 1 for a type of its own."""
 
 _LINE = 64
 _AHEAD = 3
