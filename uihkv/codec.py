@@ -287,10 +287,13 @@ def decode_fixed(
     outputs: dict[str, Array],
     verify: int,
     threads: Threads | None = None,
-) -> None:
+) -> tuple[int, int]:
     """Decode columns without lists into outputs ``[N, *shape]``, C-contiguous, in the schema's types.
 
     With threads, each takes whole chunks, about as many events as the others.
+
+    Returns:
+        chunks that the slices touch, and the stored bytes of the columns' blocks in them.
 
     Raises:
         CorruptChunkError: where a checksum fails or a block does not decompress.
@@ -299,7 +302,7 @@ def decode_fixed(
     names = list(outputs)
     schema = layouts.schema
     types = [column_type(schema, name) for name in names]
-    _run(
+    return _run(
         entries,
         slices,
         layouts,
@@ -316,23 +319,25 @@ def decode_fixed(
 def _run(
     entries: Entries, slices: Slices, layouts: Layouts, block: Int64s, address: Int64s, width: Int64s,
     elements: Int64s, default: Int64s, verify: int, threads: Threads | None = None,
-) -> None:  # fmt: skip
+) -> tuple[int, int]:  # fmt: skip
     parts = [slices] if threads is None else slices.split(threads.count, _MIN_THREAD_EVENTS)
+    costs: list[tuple[int, int]] = []
 
     def run(part: Slices) -> None:
-        _run_part(entries, part, layouts, block, address, width, elements, default, verify)
+        costs.append(_run_part(entries, part, layouts, block, address, width, elements, default, verify))
 
     if len(parts) == 1 or threads is None:
         run(parts[0])
     else:
         threads.run(run, parts)
+    return sum(chunks for chunks, _ in costs), sum(stored for _, stored in costs)
 
 
 def _run_part(
     entries: Entries, slices: Slices, layouts: Layouts, block: Int64s, address: Int64s, width: Int64s,
     elements: Int64s, default: Int64s, verify: int,
-) -> None:  # fmt: skip
-    code, entry = _decode.read_blocks(
+) -> tuple[int, int]:  # fmt: skip
+    code, entry, chunks, stored = _decode.read_blocks(
         entries.address, entries.user, entries.verified,
         slices.entry, slices.first, slices.last, slices.out,
         layouts.width, layouts.kind, layouts.elements,
@@ -341,6 +346,7 @@ def _run_part(
     )  # fmt: skip
     if code != status.OK:
         raise entries.error(code, entry)
+    return int(chunks), int(stored)
 
 
 def measure_slices(entries: Entries, layouts: Layouts, slices: Slices, names: Sequence[str]) -> tuple[int, int]:

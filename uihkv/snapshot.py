@@ -416,7 +416,7 @@ class Snapshot:
         fixed, slab = self._outputs(names, n, None if out is None else out.take_slab())
         slices = self._slices(directory, windows, self._ahead(names))
         ask_for_blocks(directory.entries, self._layouts, slices, names)
-        decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify, self._threads)
+        chunks, stored = decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify, self._threads)
         if pointers.last_ts is not None:
             whole = windows is prefix and (since is None or bool((prefix.low < prefix.high)[prefix.high > 0].all()))
             self._prove(directory, prefix, pointers, fixed.get(TS) if whole else None)
@@ -429,7 +429,8 @@ class Snapshot:
                 columns[name], element_offsets[name] = read_ragged(
                     [(directory.entries, slices)], self._layouts, name, n, self._verify
                 )
-        chunks, stored = measure_slices(directory.entries, self._layouts, slices, names)
+        if element_offsets:
+            stored += measure_slices(directory.entries, self._layouts, slices, list(element_offsets))[1]
         arrays = (*columns.values(), *element_offsets.values())
         cost = ReadCost(
             events=n, chunks_considered=windows.considered or len(slices.entry), chunks_skipped=windows.skipped,

@@ -4,7 +4,8 @@ Two steps. ``open_chunks`` meets untrusted bytes: it checks every field and leng
 value, so that what comes later needs no check. ``read_blocks`` and ``read_lists`` decode windows of opened
 chunks straight into output arrays; they verify checksums and the result of LZ4, nothing else.
 
-A batch's slices come sorted by chunk: a compressed block is decompressed once for all slices of its chunk.
+A batch's slices come sorted by chunk: a compressed block is decompressed once for all slices of its chunk, and what
+one slice holds of a column is copied to those that want no more of it.
 """
 
 from __future__ import annotations
@@ -772,7 +773,7 @@ def read_blocks(
         scratch: uint8 array that holds the largest block before LZ4.
 
     Returns:
-        status, the entry that it is about.
+        status, the entry that it is about, different entries, and the stored bytes of the wanted blocks in them.
 
     """
     return _read_blocks_at(
@@ -800,8 +801,11 @@ def _read_blocks_at(
     An array that is handed on has its references counted, by an instruction that waits until everything stored before
     has reached the cache: of columns on their way to memory, a large part of the time.
     """
+    chunks = 0
+    stored = np.int64(0)
     at = 0
     while at < slices:
+        chunks += 1
         entry = load_i64(slice_entry + 8 * at)
         until = at + 1
         last = load_i64(slice_to + 8 * at)
@@ -834,20 +838,31 @@ def _read_blocks_at(
             )
             owner = load_i64(user + 8 * entry)
             if not _verify_block_at(chunk, owner, block, begin, end, verify, verified + 8 * entry):
-                return _CHECKSUM, entry
+                return _CHECKSUM, entry, chunks, stored
             source = _unpack(chunk, begin, end, encoding, width, codec, items, last * elements, scratch)
             if source == 0:
-                return _LZ4, entry
+                return _LZ4, entry, chunks, stored
             kind = load_i64(lay_kind + 8 * (widest * version + block))
             full = load_i64(lay_width + 8 * (widest * version + block))
+            stored += end - begin
+            held_from = np.int64(0)
+            held_to = np.int64(0)
+            held_at = np.int64(0)
             for i in range(at, until):
+                low = load_i64(slice_from + 8 * i)
+                high = load_i64(slice_to + 8 * i)
+                out = target + load_i64(slice_out + 8 * i) * step
+                if held_from <= low and high <= held_to:
+                    copy_bytes(held_at + (low - held_from) * step, out, (high - low) * step)
+                    continue
                 _decode_window(
-                    source, encoding, width, kind, full, items, scale, base,
-                    load_i64(slice_from + 8 * i) * elements, load_i64(slice_to + 8 * i) * elements,
-                    target + load_i64(slice_out + 8 * i) * step, target_width,
+                    source, encoding, width, kind, full, items, scale, base, low * elements, high * elements, out,
+                    target_width,
                 )  # fmt: skip
+                if high - low > held_to - held_from:
+                    held_from, held_to, held_at = low, high, out
         at = until
-    return _OK, 0
+    return _OK, 0, chunks, stored
 
 
 @njit(nogil=True, cache=True)
@@ -866,7 +881,10 @@ def read_lists(
         target: address of the output, elements of ``target_width`` bytes.
         lengths: int64 array that holds the events of the longest chunk.
 
-    The other arguments and the result are those of :func:`read_blocks`.
+    The other arguments are those of :func:`read_blocks`.
+
+    Returns:
+        status, the entry that it is about.
 
     """
     room = np.int64(lengths.ctypes.data)
