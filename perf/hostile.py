@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perf.harness import Report, Section, Settings, run_bench
 from perf.report import Cell
@@ -56,7 +57,12 @@ class Finding:
     words: str
 
 
-def batch(first: int, events: int, seed: int) -> dict[str, Any]:
+def ids_of(kind: str) -> NDArray[Any]:
+    """The user ids of a store of either kind."""
+    return np.arange(USERS) if kind == "int64" else np.array([f"user {number}" for number in range(USERS)])
+
+
+def batch(first: int, events: int, seed: int, kind: str) -> dict[str, Any]:
     """Events of every user; of the last one ten times as many."""
     rng = np.random.default_rng(seed)
     count = np.full(USERS, events)
@@ -64,26 +70,28 @@ def batch(first: int, events: int, seed: int) -> dict[str, Any]:
     user = np.repeat(np.arange(USERS), count)
     n = len(user)
     return {
-        "user_id": user, "ts": first + np.arange(n), "item_id": rng.integers(0, 2**60, n),
+        "user_id": ids_of(kind)[user], "ts": first + np.arange(n), "item_id": rng.integers(0, 2**60, n),
         "tags": [rng.integers(0, 9, rng.integers(0, 4)).astype(np.int32) for _ in range(n)],
         "word": [*rng.choice(["", "one", "word"], n - 3).tolist(), *(rng.bytes(4000).hex() for _ in range(3))],
     }  # fmt: skip
 
 
-def make_store(path: Path) -> None:
+def make_store(path: Path, kind: str) -> None:
     """A small store with all kinds of pages, two schemas, a source, and few pages that are free."""
     columns = [Column("item_id", "int64"), Column("tags", "int32", ragged=True), Column("word", "string")]
-    with Store.create(first := path.parent / "first", Schema(columns), shards=1, chunk_events=512) as store:
+    with Store.create(
+        first := path.parent / "first", Schema(columns, user_id=kind), shards=1, chunk_events=512
+    ) as store:
         for number in range(5):
-            store.append(batch(10_000 * number, 60, number), backfill=True, source="log", offset=number)
+            store.append(batch(10_000 * number, 60, number, kind), backfill=True, source="log", offset=number)
         store.add_column(Column("surface", "uint8", default=3))
-        store.append(batch(90_000, 7, 9), backfill=True, source="log", offset=9)
+        store.append(batch(90_000, 7, 9, kind), backfill=True, source="log", offset=9)
         store.seal()
-        store.trim(np.arange(4), 100)
+        store.trim(ids_of(kind)[:4], 100)
         store.backup(path)
     shutil.rmtree(first)
     with Store.open(path) as store:
-        store.append(batch(95_000, 7, 10), backfill=True, source="log", offset=10)
+        store.append(batch(95_000, 7, 10, kind), backfill=True, source="log", offset=10)
 
 
 def read_all(store: Store, pointers: Pointers) -> list[Any]:
@@ -107,7 +115,7 @@ def read_all(store: Store, pointers: Pointers) -> list[Any]:
 def take_pointers(store: Store) -> Pointers:
     """Heads and older versions of every user, with their ``last_ts``."""
     with store.snapshot() as snapshot:
-        heads = snapshot.head(np.arange(USERS))
+        heads = snapshot.head(ids_of(store.schema.user_id))
         middle = Pointers(heads.user_id, heads.version - 5)
         users, versions = (
             np.concatenate([heads.user_id, middle.user_id]),
@@ -208,7 +216,7 @@ def use(path: Path, pointers: Pointers, expected: list[Any]) -> str:
 def take_heads(store: Store) -> list[int]:
     """Heads of all users."""
     with store.snapshot() as snapshot:
-        heads: list[int] = snapshot.head(np.arange(USERS)).version.tolist()
+        heads: list[int] = snapshot.head(ids_of(store.schema.user_id)).version.tolist()
         return heads
 
 
@@ -216,7 +224,9 @@ def _works(store: Store) -> Iterator[Callable[[], object]]:
     yield store.sources
     yield lambda: store.stats(details=True)
     yield lambda: store.verify(isolated=False)
-    yield lambda: store.append({**batch(99_000, 2, 11), "surface": np.zeros(2 * USERS + 18, np.uint8)}, backfill=True)
+    yield lambda: store.append(
+        {**batch(99_000, 2, 11, store.schema.user_id), "surface": np.zeros(2 * USERS + 18, np.uint8)}, backfill=True
+    )
     yield store.seal
     yield store.compact
 
@@ -248,10 +258,10 @@ def run_case(path: Path, pointers: Pointers, expected: list[Any], said: Path) ->
     return (OUTCOMES[code], words) if 0 <= code < len(OUTCOMES) else (DIED, f"status {code + 10}")
 
 
-def attack(count: int, seed: int, scratch: Path) -> tuple[dict[str, Counter[str]], list[Finding]]:
+def attack(count: int, seed: int, scratch: Path, kind: str = "int64") -> tuple[dict[str, Counter[str]], list[Finding]]:
     """Damage so many stores; outcomes by region, and the cases that must not be."""
     whole = scratch / "whole"
-    make_store(whole)
+    make_store(whole, kind)
     shutil.copytree(whole, scratch / "used")  # compiles all there is to compile
     with Store.open(whole) as store:
         pointers = take_pointers(store)
@@ -278,9 +288,17 @@ def attack(count: int, seed: int, scratch: Path) -> tuple[dict[str, Counter[str]
 def measure(settings: Settings) -> Report:
     """Damage stores and count what came of it."""
     count = settings.pick(1_400, 70_000)
-    counts, findings = attack(count, settings.seed, settings.scratch)
+    counts: dict[str, Counter[str]] = {region: Counter() for region in REGIONS}
+    findings: list[Finding] = []
+    for kind in ("int64", "string"):
+        (settings.scratch / kind).mkdir()
+        some, found = attack(count // 2, settings.seed, settings.scratch / kind, kind)
+        findings += found
+        for region, outcomes in some.items():
+            counts[region].update(outcomes)
     rows: list[dict[str, Cell]] = [
-        {"region": region, **{outcome: found[outcome] for outcome in OUTCOMES}} for region, found in counts.items()
+        {"region": region, **{outcome: outcomes[outcome] for outcome in OUTCOMES}}
+        for region, outcomes in counts.items()
     ]
     bad: list[dict[str, Cell]] = [
         {
@@ -295,7 +313,7 @@ def measure(settings: Settings) -> Report:
     sections = [Section(f"{count:,} damaged stores, opened and used", rows)]
     return Report(
         sections=[*sections, *([Section("What must not be", bad)] if bad else [])],
-        facts={"outcomes": {region: dict(found) for region, found in counts.items()}, "findings": len(findings)},
+        facts={"outcomes": {region: dict(outcomes) for region, outcomes in counts.items()}, "findings": len(findings)},
     )
 
 
