@@ -186,6 +186,7 @@ def measure(settings: Settings) -> Report:
     rows: list[dict[str, Cell]] = []
     where: list[dict[str, Cell]] = []
     notes: list[str] = []
+    by_column: dict[str, dict[str, float]] = {}
     logs = [*real_logs(), synthetic_log(settings)]
     for log in logs:
         n = len(log)
@@ -205,27 +206,29 @@ def measure(settings: Settings) -> Report:
             event = total / n
             rows.append(
                 {
-                    "log": log.name, "events": n, "users": users, "store": name, "bytes an event": event,
-                    "of raw": total / log.raw_bytes, "target": f"{log.of_raw}", "of Parquet lz4": total / lz4,
-                    "target ": f"{log.of_lz4}", "of Parquet zstd": total / zstd,
+                    "log": log.name, "store": name, "bytes": event,
+                    "of raw": total / log.raw_bytes, "(target)": f"{log.of_raw}", "of lz4": total / lz4,
+                    "(target) ": f"{log.of_lz4}", "of zstd": total / zstd,
                 }
             )  # fmt: skip
             blocks = {column: size / n for column, size in parts.items() if column in log.schema.readable}
             rest = {part: size / n for part, size in parts.items() if part not in log.schema.readable}
-            columns = ", ".join(f"{column} {size:.2f}" for column, size in blocks.items())
-            where.append({"log": log.name, "store": name, "columns": columns, **rest})
+            where.append({"log": log.name, "store": name, "columns": sum(blocks.values()), **rest})
+            by_column[f"{log.name}, {name}"] = blocks
         raw = log.raw_bytes / n
         notes.append(
-            f"{log.name}: raw {raw:.0f} bytes an event ({raw + 8:.0f} with user_id: ratios times "
-            f"{raw / (raw + 8):.2f}); Parquet lz4 {lz4 / n:.2f} ({lz4 / log.raw_bytes:.3f} of raw), zstd {zstd / n:.2f}"
+            f"{log.name}: {n:,} events of {users:,} users; raw {raw:.0f} bytes an event ({raw + 8:.0f} with user_id: "
+            f"ratios times {raw / (raw + 8):.2f}); Parquet lz4 {lz4 / n:.2f} ({lz4 / log.raw_bytes:.3f} of raw), zstd "
+            f"{zstd / n:.2f}"
         )
         gc.collect()
     return Report(
         sections=[
-            Section("Bytes an event on disk", rows),
+            Section("Bytes an event on disk, of raw columns and of Parquet with lz4 and zstd", rows),
             Section("Where they are, bytes an event (columns: stored blocks)", where),
         ],
         notes=notes,
+        facts={"bytes an event by column": by_column},
     )
 
 
