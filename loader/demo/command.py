@@ -16,7 +16,7 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for store, examples and picture: new, empty, or an earlier demo's.")
     ] = Path("demo-out"),
-    every: Annotated[int, typer.Option(min=1, help="An example for every so many events.")] = 12,
+    every: Annotated[int, typer.Option(min=1, help="An example for every so many events.")] = 8,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training examples.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and negatives.")] = 0,
     quick: Annotated[

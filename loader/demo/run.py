@@ -48,7 +48,7 @@ class Settings:
     """
 
     out: Path
-    every: int = 12
+    every: int = 8
     epochs: int = 1
     seed: int = 0
     max_events: int | None = None
@@ -148,6 +148,7 @@ def _train(settings: Settings, store: Store, log: EventLog, split: int, examples
         ) as loader,
         stages.stage("train", len(loader) * settings.epochs) as update,
     ):
+        next(iter(loader))  # a first run compiles kernels, which is no waiting for data
 
         def report(at: StepReport) -> None:
             losses = "/".join(f"{loss:.2f}" for loss in at.losses.values())
