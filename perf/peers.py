@@ -23,7 +23,7 @@ Int64s = NDArray[np.int64]
 
 INTERPRETER = "UIHKV_BENCH_PYTHON"
 FEAST_INTERPRETER = "UIHKV_FEAST_PYTHON"
-"""Another one, for Feast (``pip install 'feast[duckdb]'``), which pins much."""
+"""Another one, for Feast (``pip install 'feast[duckdb]' timefence``), which pins much, and for Timefence."""
 ASOF_PEERS = ("duckdb", "polars")
 
 
@@ -71,6 +71,28 @@ def join_with_feast(
         answer[table.column("row").to_numpy()] = table.column("found").to_numpy()
         answers.append(answer)
     return answers[0], answers[1]
+
+
+def audit_with_timefence(
+    folder: Path, users: Int64s, as_of: Int64s, newest_ts: Int64s, newest_visible: Int64s
+) -> dict[str, int]:
+    """How many joined rows Timefence's audit finds leaking, by either clock of each row's newest events.
+
+    Args:
+        folder: where the table is handed over.
+        users, as_of: int64[rows], of the requests; times in milliseconds.
+        newest_ts, newest_visible: int64[rows], greatest of the events joined to each; negative where there is none.
+
+    """
+    folder.mkdir(exist_ok=True)
+    columns = {"as_of": as_of, "newest_ts": newest_ts, "newest_visible": newest_visible}
+    times = {name: pa.array(column, pa.timestamp("ms", tz="UTC"), mask=column < 0) for name, column in columns.items()}
+    pq.write_table(pa.table({"user_id": users, **times}), folder / "joined.parquet")
+    python = os.environ.get(FEAST_INTERPRETER, sys.executable)
+    script = Path(__file__).with_name("peer_timefence.py")
+    subprocess.run([python, "-W", "ignore", script, folder], check=True, capture_output=True)
+    found: dict[str, int] = json.loads((folder / "audit.json").read_text())
+    return found
 
 
 class AsofPeers:

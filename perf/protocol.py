@@ -32,7 +32,14 @@ from numpy.typing import NDArray
 from loader.demo.eventlog import SCHEMA as DEMO_SCHEMA
 from loader.demo.eventlog import copy_log
 from perf.harness import Chart, Curve, Report, Section, Settings, run_bench
-from perf.peers import ASOF_PEERS, FEAST_INTERPRETER, AsofPeers, join_with_feast, why_missing
+from perf.peers import (
+    ASOF_PEERS,
+    FEAST_INTERPRETER,
+    AsofPeers,
+    audit_with_timefence,
+    join_with_feast,
+    why_missing,
+)
 from perf.protocol_run import ArrivingLog, RunResult, count_leaks, digest_window, run_protocol
 from perf.report import Cell
 from perf.workloads import Workload, make_log
@@ -79,7 +86,7 @@ class _Outcome:
 
 def measure(settings: Settings) -> Report:
     """Run the protocol on a drawn log and on the real ones."""
-    sections, charts, facts = [], [], {}
+    sections, charts, facts, notes = [], [], {}, []
     for name, log, requests in _logs(settings):
         with tempfile.TemporaryDirectory(dir=settings.scratch) as folder:
             path = Path(folder) / "store"
@@ -88,6 +95,14 @@ def measure(settings: Settings) -> Report:
             ways, delay = _rebuild(path, Path(folder), log, run)
             if why_missing(("feast", "ibis"), FEAST_INTERPRETER) is None:
                 ways |= _ask_feast(Path(folder), log, run, settings.seed)
+            audited = None
+            if why_missing(("timefence",), FEAST_INTERPRETER) is None:
+                audited = _ask_timefence(Path(folder), log, run)
+                leak = next(outcome.leak for way, outcome in ways.items() if way.startswith("ASOF join on ts"))
+                notes.append(
+                    f"{name}: of the {leak:,} examples that the join on ts makes leak, Timefence's audit finds "
+                    f"{audited['ts']:,} by ts, and {audited['visible time']:,} where it is given visible times"
+                )
         rows = [_row(way, outcome) for way, outcome in ways.items()]
         title = (
             f"{name}: {len(log):,} events, {len(run.pointers):,} requests; {run.crashes} writers killed, {run.torn} of "
@@ -99,13 +114,14 @@ def measure(settings: Settings) -> Report:
             "least_delay_ms": delay,
             "peers": why_missing() or "in this run",
             "feast": why_missing(("feast", "ibis"), FEAST_INTERPRETER) or "in this run",
+            "timefence": audited or why_missing(("timefence",), FEAST_INTERPRETER),
         }
         names = list(ways)
         shares = [outcome.leak / outcome.examples for outcome in ways.values()]
         other = [outcome.differ / outcome.examples for outcome in ways.values()]
         curves = [Curve("leak", names, shares), Curve("differ", names, other)]
         charts.append(Chart(f"{name}: share of examples", "", "share", curves, kind="bars"))
-    return Report(sections=sections, charts=charts, facts=facts)
+    return Report(sections=sections, charts=charts, facts=facts, notes=notes)
 
 
 def _row(way: str, outcome: _Outcome) -> dict[str, Cell]:
@@ -131,6 +147,16 @@ def _ask_feast(folder: Path, log: ArrivingLog, run: RunResult, seed: int) -> dic
         "Feast": _Outcome.of_versions(plain, served),
         "Feast, filter by created": _Outcome.of_versions(created, served),
     }
+
+
+def _ask_timefence(folder: Path, log: ArrivingLog, run: RunResult) -> dict[str, int]:
+    """Timefence's audit of a join on ``ts``, by either clock; how late a serving snapshot was it cannot see."""
+    by_ts = _TimeOrder(log)
+    users = run.pointers.user_id
+    count = by_ts.count(users, run.as_of, "left")
+    newest_ts = by_ts.greatest(users, count, by_ts.ts)
+    newest_visible = by_ts.greatest(users, count, run.visible_at[by_ts.row])
+    return audit_with_timefence(folder / "timefence", users, run.as_of, newest_ts, newest_visible)
 
 
 def _rebuild(path: Path, folder: Path, log: ArrivingLog, run: RunResult) -> tuple[dict[str, _Outcome], int]:
@@ -183,7 +209,7 @@ class _TimeOrder:
         version[by_user] = np.arange(len(user)) - np.repeat(first, counts)
         order = np.lexsort((version, ts, user))
         self.bounds = np.append(first, len(user))
-        self.user, self.ts, self.version = user[order], ts[order], version[order]
+        self.row, self.user, self.ts, self.version = order, user[order], ts[order], version[order]
 
     def count(self, users: Int64s, moments: Int64s, side: str) -> Int64s:
         """How many events of each user have a ``ts`` before (left), or not after (right), the moment."""
@@ -191,6 +217,17 @@ class _TimeOrder:
         self._by_user(users, lambda mine, low, high: _put(
             found, mine, np.searchsorted(self.ts[low:high], moments[mine], side=side)  # type: ignore[call-overload]
         ))  # fmt: skip
+        return found
+
+    def greatest(self, users: Int64s, count: Int64s, values: Int64s) -> Int64s:
+        """Greatest value among each user's first ``count`` events by ``ts``; -1 where there is none."""
+        found = np.full(len(users), -1, np.int64)
+
+        def look(mine: Int64s, low: int, high: int) -> None:
+            running = np.append(np.int64(-1), np.maximum.accumulate(values[low:high]))
+            found[mine] = running[count[mine]]
+
+        self._by_user(users, look)
         return found
 
     def compare(self, users: Int64s, count: Int64s, served: Int64s, created: Int64s | None = None) -> _Outcome:
