@@ -25,8 +25,6 @@ from uihkv.codec import (
     Entries,
     Layouts,
     Slices,
-    column_type,
-    decode_fixed,
     encode,
     greatest_times,
 )
@@ -34,8 +32,8 @@ from uihkv.events import Events
 from uihkv.kernels.bases import find_bases
 from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.kernels.headers import load_schema_versions
-from uihkv.schema import TS, VISIBLE_AT
-from uihkv.shard import Shard, read_ragged
+from uihkv.schema import VISIBLE_AT
+from uihkv.shard import Shard, decode_events
 
 Int64s = NDArray[np.int64]
 
@@ -185,27 +183,3 @@ def schema_versions(entries: Entries, wanted: Int64s) -> Int64s:
     version = np.empty(len(wanted), np.int64)
     load_schema_versions(entries.address, wanted, SCHEMA_AT, version)
     return version
-
-
-def decode_events(entries: Entries, layouts: Layouts, slices: Slices, user: Int64s) -> Events:
-    """Slices of opened entries as events of the newest schema; ``user``: int64[n], whose each of them is.
-
-    Raises:
-        CorruptChunkError: for bytes that are not what was written.
-
-    """
-    schema = layouts.schema
-    n = len(user)
-    fixed: dict[str, NDArray[Any]] = {}
-    for name in schema.readable:
-        if name in (TS, VISIBLE_AT) or not schema[name].varying:
-            dtype, shape = column_type(schema, name)
-            fixed[name] = np.empty((n, *shape), dtype)
-    decode_fixed(entries, layouts, slices, fixed, VERIFY_ONCE)
-    lists: dict[str, Int64s] = {}
-    for column in schema.columns:
-        if column.varying:
-            fixed[column.name], lists[column.name] = read_ragged(
-                [(entries, slices)], layouts, column.name, n, VERIFY_ONCE
-            )
-    return Events(user, fixed[TS], fixed[VISIBLE_AT], {name: fixed[name] for name in schema.names}, lists)

@@ -222,25 +222,11 @@ class Shard:
 
     def _decode_tails(self, layouts: Layouts, tails: Entries, known: Int64s) -> Events:
         """All events of these tails, tail by tail."""
-        schema = layouts.schema
         count = (tails.end - tails.start)[known]
         out = np.cumsum(count) - count
-        slices = Slices(known[count > 0], np.zeros_like(known)[count > 0], count[count > 0], out[count > 0])
-        n = int(count.sum())
-        fixed: dict[str, NDArray[Any]] = {}
-        for name in schema.readable:
-            if name in (TS, VISIBLE_AT) or not schema[name].varying:
-                dtype, shape = column_type(schema, name)
-                fixed[name] = np.empty((n, *shape), dtype)
-        decode_fixed(tails, layouts, slices, fixed, VERIFY_ONCE)
-        lists: dict[str, Int64s] = {}
-        for column in schema.columns:
-            if column.varying:
-                fixed[column.name], lists[column.name] = read_ragged(
-                    [(tails, slices)], layouts, column.name, n, VERIFY_ONCE
-                )
-        columns = {name: fixed[name] for name in schema.names}
-        return Events(np.repeat(tails.user[known], count), fixed[TS], fixed[VISIBLE_AT], columns, lists)
+        full = count > 0
+        slices = Slices(known[full], np.zeros_like(known)[full], count[full], out[full])
+        return decode_events(tails, layouts, slices, np.repeat(tails.user[known], count))
 
     def _put(self, transaction: Any, users: Int64s, chunks: EncodedChunks) -> None:
         """Write chunks under their keys; the last of each group becomes the user's tail."""
@@ -524,6 +510,30 @@ class AddressSpaceFullError(StoreFullError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Cross a process border as the plain error: nobody there can let it grow."""
         return StoreFullError, (str(self),)
+
+
+def decode_events(entries: Entries, layouts: Layouts, slices: Slices, user: Int64s) -> Events:
+    """Slices of opened entries as events of the newest schema; ``user``: int64[n], whose each of them is.
+
+    Raises:
+        CorruptChunkError: for bytes that are not what was written.
+
+    """
+    schema = layouts.schema
+    n = len(user)
+    fixed: dict[str, NDArray[Any]] = {}
+    for name in schema.readable:
+        if name in (TS, VISIBLE_AT) or not schema[name].varying:
+            dtype, shape = column_type(schema, name)
+            fixed[name] = np.empty((n, *shape), dtype)
+    decode_fixed(entries, layouts, slices, fixed, VERIFY_ONCE)
+    lists: dict[str, Int64s] = {}
+    for column in schema.columns:
+        if column.varying:
+            fixed[column.name], lists[column.name] = read_ragged(
+                [(entries, slices)], layouts, column.name, n, VERIFY_ONCE
+            )
+    return Events(user, fixed[TS], fixed[VISIBLE_AT], {name: fixed[name] for name in schema.names}, lists)
 
 
 @contextmanager
