@@ -199,8 +199,7 @@ def measure(settings: Settings) -> Report:
         }
         if n > BATCH_EVENTS:
             forms = {"batches, 16 shards": {"shards": 16, "batch_events": BATCH_EVENTS}}
-        if hasattr(Store, "compact"):
-            forms |= {f"{name}, compacted": {**form, "compact": True} for name, form in [*forms.items()][-1:]}
+        forms |= {f"{name}, compacted": {**form, "compact": True} for name, form in [*forms.items()][-1:]}
         for name, form in forms.items():
             total, parts, users = weigh(settings, log, **form)
             event = total / n

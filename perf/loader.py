@@ -19,7 +19,6 @@ import csv
 import gc
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -36,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from loader import ArrayExamples, Batch, Loader
 from loader.order import permute_examples
+from perf.cold import drop_pages
 from perf.harness import Report, Samples, Section, Settings, interleave, run_bench
 from perf.killed import kill_at_random, read_whole
 from perf.report import Cell
@@ -161,7 +161,7 @@ def _wait(bench: Bench, report: Report) -> None:
         for pages in ("warm", "cold"):
             for workers in (0, 1):
                 if pages == "cold":
-                    _drop_pages(bench.path)
+                    drop_pages(bench.path)
                 with (
                     Store.open(bench.path, readonly=True) as store,
                     bench.loader(length, store, num_workers=workers) as loader,
@@ -169,7 +169,7 @@ def _wait(bench: Bench, report: Report) -> None:
                     # Its own time, a batch: of those after the first, which waits for processes to start.
                     own_s = sum(_steps(loader, 0.0, steps // 2)[1:]) / (steps // 2 - 1)
                 if pages == "cold":
-                    _drop_pages(bench.path)
+                    drop_pages(bench.path)
                 with (
                     Store.open(bench.path, readonly=True) as store,
                     bench.loader(length, store, num_workers=workers) as loader,
@@ -207,17 +207,6 @@ def _steps(loader: Loader, step_s: float, steps: int) -> list[float]:
 def _share(waits: Sequence[float], step_s: float) -> float:
     waited = sum(waits)
     return waited / (waited + step_s * len(waits))
-
-
-def _drop_pages(path: Path) -> None:
-    """Let the system forget a store's pages; nobody has it mapped elsewhere, or they stay."""
-    for file in path.glob("shards/*/data.mdb"):
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
 
 
 def _interfere(bench: Bench, report: Report) -> None:
