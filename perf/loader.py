@@ -1,4 +1,4 @@
-"""Does the training step ever wait for the loader, what does each of its means bring, and what would others cost?
+"""Does the training step ever wait for the loader, and what does each of its means bring?
 
 All on one store of synthetic histories, page cache warm where nothing else is said, ratios within one run:
 
@@ -6,43 +6,31 @@ All on one store of synthetic histories, page cache warm where nothing else is s
 - *wait*: share of the time that a step of 1.25 times the loader's own time per batch waits, warm and with pages
   dropped; the step sleeps, as a host does whose accelerator works;
 - *interference*: how much longer a computing step takes beside a running loader than on cached batches;
-- *affinity*, *dedup*, *tenants*: each on against off, as time, bytes and hits;
-- *others*: ``DataLoader`` over memory-mapped arrays, fat rows in Parquet, and a CSV line of JSON lists a user;
-- *kills*: a process killed at random moments and resumed; *soak*: what grows while epochs go by.
+- *affinity*, *dedup*, *tenants*: each on against off, as time, bytes and hits.
+
+What others cost is asked by :mod:`perf.feeders`, whether it endures by :mod:`perf.endurance`.
 
 Nothing here runs on a GPU: copies to a device under running kernels have not been measured.
 """
 
 from __future__ import annotations
 
-import csv
-import gc
-import io
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
-from loader import ArrayExamples, Batch, Loader
+from loader import Batch, Loader
 from loader.order import permute_examples
 from perf.cold import drop_pages
 from perf.harness import Report, Samples, Section, Settings, interleave, run_bench
-from perf.killed import kill_at_random, read_whole
+from perf.loading import COLUMNS, Bench, Ints, batch_size, take
 from perf.report import Cell
-from perf.workloads import Log, Workload, build_store, make_log
 from uihkv import Projection, Store
 
-COLUMNS = ("ts", "item_id", "action", "dwell")
 TENANTS = {
     "ranker": Projection(COLUMNS, 4096),
     "early": Projection(("ts", "item_id", "action"), 1024),
@@ -50,57 +38,6 @@ TENANTS = {
 }
 STEP = 1.25
 FIRST = 20
-
-Ints = NDArray[np.int64]
-
-
-class Bench:
-    """The store and its examples, for all parts.
-
-    Args:
-        settings: of the run.
-
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.repeats = settings.pick(5, 15)
-        self.log: Log = make_log(
-            Workload(users=settings.pick(300, 1_000), mean_length=settings.pick(3_000, 12_000), tail=1.1), settings.seed
-        )
-        self.path = settings.scratch / "store"
-        self.store = build_store(self.path, self.log, shards=8)
-        rng = np.random.default_rng(settings.seed)
-        self.user = rng.choice(len(self.log.users), settings.pick(16_384, 65_536), p=self.log.lengths / len(self.log))
-        self.version = (rng.random(len(self.user)) * self.log.lengths[self.user]).astype(np.int64) + 1
-        self.version = np.minimum(self.version, self.log.lengths[self.user])
-        last = self.log.ts[self.log.offsets[self.user] + self.version - 1]
-        self.columns = {
-            "user_id": self.log.users[self.user], "version": self.version, "last_ts": last,
-            "label": rng.random(len(self.user)).astype(np.float32),
-        }  # fmt: skip
-        self.examples = ArrayExamples(self.columns)
-
-    def loader(self, length: int, store: Store | None = None, **options: Any) -> Loader:
-        """A loader of histories of that length, with batches of about the same number of events."""
-        if "tenants" not in options:
-            options["projection"] = Projection(COLUMNS, length)
-        examples = options.pop("examples", self.examples)
-        return Loader(store or self.store, examples, **{"batch_size": batch_size(length), **options})
-
-
-def batch_size(length: int) -> int:
-    """Examples a batch: 512 of short histories, fewer of long ones."""
-    return max(16, min(512, (1 << 20) // length))
-
-
-def take(batches: Iterator[Any], number: int) -> None:
-    """Take some batches, and leave the pass."""
-    for _ in islice(batches, number):
-        pass
-    close = getattr(batches, "close", None)
-    if close is not None:
-        close()
 
 
 def take_each(loaders: Sequence[Loader], number: int) -> None:
@@ -114,10 +51,9 @@ def measure(settings: Settings) -> Report:
     bench = Bench(settings)
     report = Report()
     with bench.store:
-        for part in (_deliver, _wait, _interfere, _means, _others, _kill, _soak):
+        for part in (_deliver, _wait, _interfere, _means):
             part(bench, report)
     report.notes.append("No GPU: side-stream copies are written and not measured.")
-    report.notes.append("SPDL, MosaicML and LitData are not run here.")
     return report
 
 
@@ -313,136 +249,6 @@ def _randomness(bench: Bench, size: int) -> list[dict[str, Cell]]:
             }
         )  # fmt: skip
     return rows
-
-
-# -- what a user would write instead ---------------------------------------------------------------
-
-
-class MemmapDataset(Dataset[dict[str, torch.Tensor]]):
-    """An example's window cut out of memory-mapped columns, for torch's ``DataLoader``."""
-
-    def __init__(self, folder: Path, offsets: Ints, user: Ints, version: Ints, length: int) -> None:
-        self._columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
-        self._end = offsets[user] + version
-        self._start = self._end - np.minimum(version, length)
-
-    def __len__(self) -> int:
-        return len(self._start)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        start, end = int(self._start[index]), int(self._end[index])
-        return {name: torch.from_numpy(np.array(column[start:end])) for name, column in self._columns.items()}
-
-
-def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Jagged columns out of rows."""
-    lengths = torch.tensor([len(row["ts"]) for row in rows])
-    return {"lengths": lengths} | {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-
-def _others(bench: Bench, report: Report) -> None:
-    length, number = 1024, bench.settings.pick(12, 24)
-    size = batch_size(length)
-    folder = bench.settings.scratch
-    readable = bench.log.readable
-    for name in COLUMNS:
-        np.save(folder / f"{name}.npy", readable[name])
-    chosen = permute_examples(len(bench.examples), 0, 0)[: number * size]
-    end = bench.log.offsets[bench.user[chosen]] + bench.version[chosen]
-    start = end - np.minimum(bench.version[chosen], length)
-    _write_fat_rows(folder / "fat.parquet", readable, start, end, size)
-    text = _json_lines(readable, start, end)
-    dataset = MemmapDataset(folder, bench.log.offsets, bench.user[chosen], bench.version[chosen], length)
-    memmap = DataLoader(dataset, size, shuffle=True, num_workers=2, collate_fn=collate, persistent_workers=True)
-
-    def parquet() -> None:
-        for table in pq.ParquetFile(folder / "fat.parquet").iter_batches(size):
-            for name in COLUMNS:
-                table.column(name).flatten().to_numpy(zero_copy_only=False)
-
-    def lines() -> None:
-        for row in islice(csv.reader(io.StringIO(text)), size):
-            for cell in row:
-                np.array(json.loads(cell))
-
-    few = ArrayExamples({name: column[chosen] for name, column in bench.columns.items()})
-    with bench.loader(length, examples=few) as here, bench.loader(length, examples=few, num_workers=2) as there:
-        ways: dict[str, Callable[[], object]] = {
-            "loader": lambda: take(iter(here), number),
-            "loader, 2 workers": lambda: take(iter(there), number),
-            "DataLoader(2) over memmap": lambda: take(iter(memmap), number),
-            "fat rows in Parquet, in file order": parquet,
-            "CSV of JSON lists (one batch)": lines,
-        }
-        compared = interleave(ways, bench.settings.pick(3, 9), baseline="loader")
-    report.facts["others"] = compared.describe()
-    rows: list[dict[str, Cell]] = []
-    for name in ways:
-        times = compared.speedup(name)
-        rows.append({"way": name, "speed over the loader": times.scaled(1 / number) if "one batch" in name else times})
-    report.sections.append(Section(f"Others, the same {number} batches of {size}, up to {length} events", rows))
-
-
-def _write_fat_rows(path: Path, columns: dict[str, Any], start: Ints, end: Ints, size: int) -> None:
-    offsets = np.concatenate([[0], np.cumsum(end - start)]).astype(np.int32)
-    index = np.concatenate([np.arange(a, b) for a, b in zip(start.tolist(), end.tolist(), strict=True)])
-    lists = {name: pa.ListArray.from_arrays(offsets, pa.array(columns[name][index])) for name in COLUMNS}
-    pq.write_table(pa.table(lists), path, compression="lz4", row_group_size=size)
-
-
-def _json_lines(columns: dict[str, Any], start: Ints, end: Ints) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    for a, b in zip(start[:512].tolist(), end[:512].tolist(), strict=True):
-        writer.writerow([json.dumps(columns[name][a:b].tolist()) for name in COLUMNS])
-    return out.getvalue()
-
-
-# -- endings ---------------------------------------------------------------------------------------
-
-
-def _kill(bench: Bench, report: Report) -> None:
-    kills = bench.settings.pick(3, 50)
-    path = bench.settings.scratch / "examples.parquet"
-    pq.write_table(pa.table(bench.columns), path)
-    whole = read_whole(bench.path, path)
-    rows: list[dict[str, Cell]] = []
-    for workers in (0, 1):
-        log = bench.settings.scratch / f"killed-{workers}"
-        found = kill_at_random(bench.path, path, log, workers, kills, bench.settings.seed, 0.2)
-        if found != whole:
-            raise RuntimeError(f"the stream of a process killed {kills} times differs from the uninterrupted one")
-        rows.append({"workers": workers, "kills": kills, "batches": len(found), "bit for bit": found == whole})
-    report.sections.append(Section("Resume after SIGKILL at random moments", rows))
-
-
-def _soak(bench: Bench, report: Report) -> None:
-    """Epoch after epoch: what the process holds after a tenth of the time, and at the end."""
-    rows: list[dict[str, Cell]] = []
-    seconds = bench.settings.pick(15, 1_800)
-    for workers in (0, 1):
-        with bench.loader(1024, num_workers=workers) as loader:
-            started, epoch = time.perf_counter(), 0
-            early: dict[str, int] = {}
-            while (passed := time.perf_counter() - started) < seconds / 2:
-                loader.set_epoch(epoch)
-                take(iter(loader), 1 << 30)
-                epoch += 1
-                if not early and passed > seconds / 20:
-                    early = _held()
-            late = _held()
-            rows.append(
-                {"workers": workers, "epochs": epoch} | {name: f"{early.get(name, 0)} -> {late[name]}" for name in late}
-            )
-    report.sections.append(Section(f"Soak of {seconds} s: what is held early and late", rows))
-
-
-def _held() -> dict[str, int]:
-    gc.collect()
-    status = Path("/proc/self/status").read_text()
-    resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    maps = Path("/proc/self/maps").read_text().count("uihkv-loader")
-    return {"MB": resident >> 10, "descriptors": len(list(Path("/proc/self/fd").iterdir())), "shared slabs": maps}
 
 
 if __name__ == "__main__":
