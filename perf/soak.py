@@ -1,12 +1,14 @@
 """Does anything get lost when processes are killed for as long as one cares to watch?
 
-One writer, several readers, a compactor that also seals and trims, and a backup work on one store; at random moments
-one of them, now and then all of them, get SIGKILL and are started again. Each checks all that it sees against a journal
-outside the store (:mod:`perf.soakroles`); from time to time the store is verified whole, its reader slots are counted,
-and the memory and open files of every process are noted.
+A writer, an ingester, eight readers, one who holds snapshots, a compactor that also seals, a trimmer, a backup and a
+trainer's loader with its workers use one store; at random moments one of them, now and then all of them, get SIGKILL
+and are started again. Each checks all that it sees against a journal outside the store (:mod:`perf.soakjournal`); from
+time to time the store is verified whole, its reader slots are counted, and the memory and open files of every process
+are noted. A process that makes no progress for long is a finding too.
 
-``python -m perf.soak [--minutes N]``: two minutes, or with ``--full`` an hour. Whatever is found ends it with status 1.
-Processes are forked from one that has all kernels loaded, so that a start costs milliseconds.
+``python -m perf.soak [--minutes N]``: 75 seconds, or with ``--full`` an hour. Whatever is found ends it with status 1.
+Processes are forked from one that has all kernels loaded, so that a start costs milliseconds. It may be stopped as a
+group and continued (SIGSTOP, SIGCONT): time in which nobody ran counts for nobody.
 """
 
 from __future__ import annotations
@@ -20,53 +22,65 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import lmdb
 import numpy as np
 
-from perf.harness import Report, Section, Settings, run_bench
-from perf.report import Cell
-from perf.soakroles import (
-    FINDINGS,
+from perf.harness import Report, Settings, run_bench
+from perf.soakfeeds import ingest_file
+from perf.soakjournal import (
+    EVERYONE,
+    HUNG,
     OTHER,
-    ROLES,
     SCHEMA,
     SHARDS,
     TWICE,
     USERS,
     Journal,
+    Progress,
     SoakError,
-    back_up,
     batch,
-    check_heads,
-    check_newest,
-    check_sound,
     check_store,
-    compact,
     heads_after,
-    read,
 )
+from perf.soakroles import ROLES, WRITERS, Task
+from perf.soaktables import Watched, tabulate
 from uihkv import Store
+from uihkv.openstore import Durability
 
-TEAM = ("writer", "reader", "reader", "reader", "compactor", "backup")
+TEAM = ("writer", "ingester", *["reader"] * 8, "holder", "compactor", "trimmer", "backup", "loader")
+WEIGHTS = {"writer": 3.0, "ingester": 2.0, "reader": 0.5, "compactor": 2.0, "trimmer": 2.0, "backup": 1.0,
+           "holder": 0.1, "loader": 0.3}  # fmt: skip
+"""How often each is killed: those that write more, those that take long to begin or to end less."""
+WORKER_WEIGHT = 0.15
+ALL_SHARE = 0.005
 CHECK_EVERY_S = 10.0
+STUCK_S = 240.0
+"""A process that does nothing for so long hangs: on a machine that others use too, all but a hang is shorter."""
+_TICK_S = 2.0
+_LEAVE_S = 20.0
+"""How long a worker may stay whose loader was killed."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-@dataclass(slots=True)
-class Watched:
-    """What was seen while it ran."""
+class AwakeClock:
+    """Seconds in which this process ran: a gap between two looks counts for :data:`_TICK_S` at most."""
 
-    kills: Counter[str] = field(default_factory=Counter)
-    memory: dict[str, list[int]] = field(default_factory=dict)
-    files: dict[str, list[int]] = field(default_factory=dict)
-    checks: list[dict[str, int]] = field(default_factory=list)
-    findings: Counter[str] = field(default_factory=Counter)
-    words: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self.awake_s = 0.0
+        self.stopped_s = 0.0
+
+    def look(self) -> float:
+        """Seconds until now."""
+        now = time.monotonic()
+        gap, self._at = now - self._at, now
+        self.awake_s += min(gap, _TICK_S)
+        self.stopped_s += max(0.0, gap - _TICK_S)
+        return self.awake_s
 
 
 class Soak:
@@ -76,10 +90,11 @@ class Soak:
         folder: empty; the store, its copies and the journal go there.
         seed: of every choice.
         pause_s: about how long between two kills.
+        hold_s: how long the holder keeps a snapshot.
 
     """
 
-    def __init__(self, folder: Path, seed: int, pause_s: float) -> None:
+    def __init__(self, folder: Path, seed: int, pause_s: float, hold_s: int) -> None:
         self.folder = folder
         self.path = folder / "store"
         self.chance = random.Random(seed)
@@ -88,27 +103,42 @@ class Soak:
         _warm_up(folder / "warm")
         Store.create(self.path, SCHEMA, SHARDS, chunk_events=64).close()
         self.journal = Journal(folder / "journal")
-        self._running: dict[int, int] = {}
-        """Process of each member of the team."""
+        self.journal["seconds to hold"] = hold_s
+        self._clock = AwakeClock()
+        self._running: dict[int, tuple[int, Durability]] = {}
+        """Process of each member of the team, and what its handle promises."""
+        self._seen = dict.fromkeys(range(len(TEAM)), (-1, 0.0))
+        """What each had done when it last had done more, and when that was."""
+        self._loaders: list[tuple[int, float]] = []
+        """Loaders that were killed, and when: their workers are to leave."""
 
     def run(self, seconds: float) -> None:
         """Kill and look for so long, or until the first finding, which is noted."""
+        begin = time.monotonic()
         try:
             self._run(seconds)
         except SoakError as error:
             self.watched.findings[error.kind] += 1
             self.watched.words.append(str(error))
+        self.watched.seconds = time.monotonic() - begin
+        self.watched.stopped_s = self._clock.stopped_s
 
     def _run(self, seconds: float) -> None:
-        begin = time.monotonic()
-        looked = begin
+        begin = looked = time.monotonic()
+        weights = [*(WEIGHTS[role] for role in TEAM), WORKER_WEIGHT]
         try:
             for member in range(len(TEAM)):
                 self._start(member)
             while time.monotonic() - begin < seconds:
-                time.sleep(self.chance.expovariate(1 / self.pause_s))
+                self._sleep(self.chance.expovariate(1 / self.pause_s))
                 self._notice_ends()
-                some = range(len(TEAM)) if self.chance.random() < 0.03 else [self.chance.randrange(len(TEAM))]
+                if self.chance.random() < ALL_SHARE:
+                    some = list(range(len(TEAM)))
+                else:
+                    some = self.chance.choices(range(len(TEAM) + 1), weights)
+                if some == [len(TEAM)]:
+                    self._kill_worker()
+                    continue
                 for member in some:
                     self._kill(member)
                 for member in some:
@@ -119,29 +149,58 @@ class Soak:
         finally:
             for member in list(self._running):
                 self._kill(member, count=False)
+        self._sleep(_LEAVE_S / 4)
         self._look()
         self._fork(self._finish, wait=True)
 
+    def _sleep(self, seconds: float) -> None:
+        end = self._clock.look() + seconds
+        while self._clock.look() < end:
+            time.sleep(min(0.05, seconds))
+
+    # -- the team -----------------------------------------------------------------------------------
+
     def _start(self, member: int) -> None:
         role, seed = TEAM[member], self.chance.random()
-        self._running[member] = self._fork(
-            lambda: ROLES[role](self.path, Journal(self.folder / "journal", 1 + member), random.Random(seed))
-        )
+        durability: Durability = self.chance.choice(("sync", "relaxed")) if role in WRITERS else "sync"
+
+        def work() -> None:
+            journal = Journal(self.folder / "journal", member, durability)
+            ROLES[role](Task(self.path, journal, random.Random(seed), durability))
+
+        self._running[member] = (self._fork(work), durability)
 
     def _kill(self, member: int, count: bool = True) -> None:
-        process = self._running.pop(member)
+        role, (process, durability) = TEAM[member], self._running.pop(member)
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-            raise self._complaint(TEAM[member], process, status)
-        self.watched.kills[TEAM[member]] += count
+            raise self._complaint(role, process, status)
+        if role == "loader":
+            self._loaders.append((process, self._clock.look()))
+        self.watched.kills[role, durability if role in WRITERS else ""] += count
+
+    def _kill_worker(self) -> None:
+        process = self._running[TEAM.index("loader")][0]
+        workers = [pid for pid, parent in _workers_of() if parent == process]
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(self.chance.choice(workers), signal.SIGKILL)
+                self.watched.workers_killed += 1
 
     def _notice_ends(self) -> None:
-        for member, process in self._running.items():
+        """Whoever ended by itself, or makes no progress."""
+        now = self._clock.look()
+        for member, (process, _) in self._running.items():
             done, status = os.waitpid(process, os.WNOHANG)
             if done:
                 del self._running[member]
                 raise self._complaint(TEAM[member], process, status)
+            count = self.journal.done_by(member)
+            if count != self._seen[member][0]:
+                self._seen[member] = (count, now)
+            elif now - self._seen[member][1] > STUCK_S:
+                raise SoakError(HUNG, f"the {TEAM[member]} has done nothing for {STUCK_S:.0f} s")
 
     def _complaint(self, who: str, process: int, status: int) -> SoakError:
         told = self.folder / f"error-{process}"
@@ -153,8 +212,8 @@ class Soak:
         parent = os.getpid()
         process = os.fork()
         if process:
-            if wait and (status := os.waitpid(process, 0)[1]):
-                raise self._complaint("check", process, status)
+            if wait:
+                self._wait(process)
             return process
         try:
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
@@ -166,49 +225,78 @@ class Soak:
             (self.folder / f"error-{os.getpid()}").write_text(json.dumps(told))
             os._exit(1)
 
+    def _wait(self, process: int) -> None:
+        begin = self._clock.look()
+        while True:
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done and status:
+                raise self._complaint("check", process, status)
+            if done:
+                return
+            if self._clock.look() - begin > STUCK_S:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+                raise SoakError(HUNG, f"a check does not end in {STUCK_S:.0f} s")
+            time.sleep(0.02)
+
+    # -- looks --------------------------------------------------------------------------------------
+
     def _look(self) -> None:
         """Verify the store beside those who use it, and note what all of them hold."""
-        for member, process in self._running.items():
+        for member, (process, _) in self._running.items():
             held = _held_by(process)
             if held is not None:
                 self.watched.memory.setdefault(TEAM[member], []).append(held[0])
                 self.watched.files.setdefault(TEAM[member], []).append(held[1])
+        now = self._clock.look()
+        gone = {process for process, killed_at in self._loaders if now - killed_at > _LEAVE_S}
+        left = [pid for pid, parent in _workers_of() if int(parent) in gone]
+        self._loaders = [entry for entry in self._loaders if entry[0] not in gone]
         self._fork(self._check, wait=True)
-        self.watched.checks.append(json.loads((self.folder / "check").read_text()))
+        found = json.loads((self.folder / "check").read_text())
+        self.watched.checks.append({**found, "left behind": len(left)})
 
     def _check(self) -> None:
-        least = self.journal["batches acknowledged"]
+        least = Progress.acknowledged(self.journal)
+        cleaned = _clean_slots(self.path)
         with Store.open(self.path) as store:
-            check_store_beside_writers(store, least, self.journal)
+            check_store(store, least, self.journal)
             stats = store.stats()
-            stale = [process for process in _reading(store) if not Path(f"/proc/{process}").exists()]
+            stale = [process for process in _reading(store) if not _lives(process)]
+            if stale:  # it may have died between the two looks
+                stale = [process for process in _reading(store) if process in stale]
             found = {
                 "bytes": stats.bytes, "free bytes": stats.free_bytes, "readers": stats.readers,
-                "reader lag": stats.reader_lag, "stale slots": len(stale), "events": stats.events,
+                "reader lag": stats.reader_lag, "stale slots": len(stale), "slots cleaned": cleaned,
+                "events": stats.events,
             }  # fmt: skip
         (self.folder / "check").write_text(json.dumps(found))
 
     def _finish(self) -> None:
         """Nobody else is there: complete what was cut off, and count every event."""
+        batches, files = self.journal["batches begun"], self.journal["files begun"]
         with Store.open(self.path) as store:
             done = store.sources().get("writer", 0)
-            for number in range(done, self.journal["batches begun"] + 1):  # whole ones, and one that was cut off
+            for number in range(done, batches + 1):  # whole ones, and one that was cut off
                 if number:
                     store.append(batch(number), backfill=True, source="writer", offset=number)
-            check_store(store, self.journal["batches begun"], self.journal["batches begun"])
+            if files:
+                ingest_file(store, self.folder / "files", files - 1)
+            check_store(store, Progress(batches, files), self.journal)
             with store.snapshot() as snapshot:
-                heads = snapshot.head(USERS).version
-            if not np.array_equal(heads, heads_after(self.journal["batches begun"])):
+                heads = snapshot.head(EVERYONE).version
+            expected = np.append(heads_after(batches), np.full(len(EVERYONE) - len(USERS), 2 * files))
+            if not np.array_equal(heads, expected):
                 raise SoakError(TWICE, f"after all, heads are {heads.tolist()}")
 
 
-def check_store_beside_writers(store: Store, least: int, journal: Journal) -> None:
-    """As :func:`perf.soakroles.check_store`, while batches come in."""
-    check_sound(store)
-    with store.snapshot(verify="always") as snapshot:
-        heads = snapshot.head(USERS)
-        check_heads(heads.version, least, journal["batches begun"])
-        check_newest(snapshot, heads)
+def _clean_slots(path: Path) -> int:
+    """Free the slots of killed readers before anything else does; how many there were."""
+    cleaned = 0
+    for shard in sorted((path / "shards").iterdir()):
+        with lmdb.open(str(shard), max_dbs=8, readonly=True) as environment:
+            cleaned += environment.reader_check()
+    return cleaned
 
 
 def _reading(store: Store) -> set[int]:
@@ -218,6 +306,23 @@ def _reading(store: Store) -> set[int]:
         with store.shard_access().reading(number) as view:
             found |= view.shard.readers().pids
     return found
+
+
+def _lives(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
+def _workers_of() -> Iterator[tuple[int, int]]:
+    """Worker processes of loaders, each with the process that it works for."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if len(words) > 5 and b"loader.workers.worker" in words[3] and words[5].isdigit():
+            yield int(entry.name), int(words[5])
 
 
 def _held_by(process: int) -> tuple[int, int] | None:
@@ -238,81 +343,59 @@ def _warm_up(folder: Path) -> None:
     with Store.create(folder / "store", SCHEMA, SHARDS, chunk_events=64) as store:
         for number in range(1, 81):
             store.append(batch(number), backfill=True, source="writer", offset=number)
-        journal["batches begun"] = 80
-        journal["batches acknowledged"] = 80
-    for role in (compact, read, back_up):
-        end = time.monotonic() + 60
-        counted = {compact: "trims", read: "snapshots read", back_up: "backups opened and verified"}[role]
+        (folder / "files").mkdir()
+        for number in range(2):
+            ingest_file(store, folder / "files", number)
+    for name in ("begun", "acknowledged"):
+        journal[f"batches {name}"], journal[f"files {name}"] = 80, 2
+    for role, act in (
+        ("trimmer", "trims"), ("compactor", "compactions"), ("reader", "snapshots read"),
+        ("holder", "snapshots held to the end"), ("backup", "backups opened and verified"),
+        ("loader", "batches trained on"),
+    ):  # fmt: skip
         with suppress(StopIteration):
-            role(folder / "store", _Until(journal, counted, end), random.Random(1))
+            ROLES[role](Task(folder / "store", _Until(journal, act), random.Random(1)))
     with Store.open(folder / "store") as store:
-        check_store(store, 80, 80)
-        store.stats()
+        check_store(store, Progress(80, 2), journal)
 
 
 class _Until(Journal):
     """A journal that ends its role once something was done."""
 
-    def __init__(self, journal: Journal, name: str, end: float) -> None:
-        self._counts, self._row, self._name, self._end = journal._counts, 1, name, end
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._counts, self._row, self._name = journal._counts, 1, name
 
     def count(self, name: str, more: int = 1) -> None:
         super().count(name, more)
-        if name == self._name or time.monotonic() > self._end:
+        if name == self._name:
             raise StopIteration
 
 
 def measure(settings: Settings, minutes: float | None = None) -> Report:
     """Run, and tell what was done and what was lost."""
-    minutes = settings.pick(2.0, 60.0) if minutes is None else minutes
-    soak = Soak(settings.scratch, settings.seed, pause_s=0.15)
+    minutes = settings.pick(1.25, 60.0) if minutes is None else minutes
+    soak = Soak(settings.scratch, settings.seed, pause_s=0.15, hold_s=round(min(max(1, 12 * minutes), 120)))
     soak.run(60 * minutes)
-    watched, journal = soak.watched, soak.journal
-    done: list[dict[str, Cell]] = [
-        {"what": name, "times": journal[name]}
-        for name in ("batches acknowledged", "snapshots read", "histories compared", "seals", "compactions", "trims",
-                     "backups", "backups opened and verified")
-    ]  # fmt: skip
-    done.append({"what": "whole verifications beside all of them", "times": len(watched.checks)})
-    killed: list[dict[str, Cell]] = [{"process": role, "SIGKILLs": watched.kills[role]} for role in ROLES]
-    killed.append({"process": "all", "SIGKILLs": watched.kills.total()})
-    lost: list[dict[str, Cell]] = [{"what": kind, "found": watched.findings[kind]} for kind in FINDINGS]
-    stale = sum(check["stale slots"] for check in watched.checks)
-    lost.append({"what": "reader slots of killed processes left behind", "found": stale})
-    held: list[dict[str, Cell]] = []
-    for what, of_role in (("MiB of memory", watched.memory), ("open files", watched.files)):
-        for role, values in of_role.items():
-            unit = 1 << 20 if what.startswith("MiB") else 1
-            third = max(1, len(values) // 3)
-            held.append({"what": f"{what}, {role}", "first third": _median(values[:third]) / unit,
-                         "last third": _median(values[-third:]) / unit, "most": max(values) / unit})  # fmt: skip
-    for what, unit in (
-        () if not watched.checks else (("bytes", 1 << 20), ("free bytes", 1 << 20), ("readers", 1), ("reader lag", 1))
-    ):
-        values = [check[what] for check in watched.checks]
-        third = max(1, len(values) // 3)
-        title = f"MiB of the store's files{', free' if 'free' in what else ''}" if "bytes" in what else what
-        held.append({"what": title, "first third": _median(values[:third]) / unit,
-                     "last third": _median(values[-third:]) / unit, "most": max(values) / unit})  # fmt: skip
-    return Report(
-        sections=[
-            Section(f"{minutes:g} minutes, {len(TEAM)} processes: what was done", done),
-            Section("How often each was killed", killed),
-            Section("What was lost", lost),
-            Section("What was held", held),
-        ],
-        facts={"findings": watched.words, "minutes": minutes, "kills": dict(watched.kills), "checks": watched.checks},
-    )
+    return tabulate(soak.watched, soak.journal, TEAM, settings.scratch / "held")
 
 
-def _median(values: list[int]) -> float:
-    return float(np.median(values))
+@contextmanager
+def _group_file(path: Path | None) -> Iterator[None]:
+    """Name the process group in a file while it runs, for those who want to stop it for a while."""
+    if path is not None:
+        path.write_text(f"{os.getpgrp()}\n")
+    try:
+        yield
+    finally:
+        if path is not None:
+            path.unlink(missing_ok=True)
 
 
 def main() -> None:
     """The bench, with how long it runs."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--group-file", type=Path)
     given, rest = parser.parse_known_args()
     found: list[str] = []
 
@@ -321,7 +404,8 @@ def main() -> None:
         found.extend(report.facts["findings"])
         return report
 
-    run_bench("soak", __doc__, run, rest)
+    with _group_file(given.group_file):
+        run_bench("soak", __doc__, run, rest)
     if found:
         print(f"found: {found[0]}", file=sys.stderr)
         sys.exit(1)

@@ -5,12 +5,28 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from perf.soakroles import LOST, SCHEMA, TWICE, USERS, WRONG, SoakError, batch, check_heads, check_newest, check_store
+from perf.soakfeeds import finish_pass
+from perf.soakjournal import (
+    LOST,
+    SCHEMA,
+    TWICE,
+    USERS,
+    WRONG,
+    Journal,
+    Progress,
+    SoakError,
+    batch,
+    check_filed_heads,
+    check_heads,
+    check_newest,
+    check_store,
+)
 from uihkv import Store
 
 ROOT = Path(__file__).parents[2]
@@ -21,10 +37,15 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "soak.json").read_text())
-    tables = {row["what"]: row for section in report["sections"] for row in section["rows"] if "what" in row}
+    rows = [row for section in report["sections"] for row in section["rows"] if "what" in row]
+    tables = {row["what"]: row for row in rows}
+    times = Counter[str]()
+    for row in rows:
+        times[row["what"]] += row.get("times", 0)
     assert sum(report["facts"]["kills"].values()) > 5
-    assert tables["batches acknowledged"]["times"] > 10
-    assert tables["histories compared"]["times"] > 100
+    assert times["appends acknowledged"] > 10
+    assert times["histories compared"] > 100
+    assert times["files ingested"] > 0
     assert tables["acknowledged events lost"]["found"] == 0
     assert tables["reader slots of killed processes left behind"]["found"] == 0
 
@@ -50,5 +71,24 @@ def test_what_is_not_as_it_was_is_found(tmp_path: Path) -> None:
         with store.snapshot() as newer, pytest.raises(SoakError) as found:
             check_newest(newer, newer.head(USERS))
         assert found.value.kind == WRONG
+    journal = Journal(tmp_path / "journal")
+    journal["batches begun"] = 3
     with filled(tmp_path / "right", [1, 2, 3]) as store, pytest.raises(SoakError, match="sources"):
-        check_store(store, 3, 3)  # no source was given
+        check_store(store, Progress(3, 0), journal)  # no source was given
+    for heads, kind in (([4, 3], LOST), ([4, 7], TWICE)):
+        with pytest.raises(SoakError) as found:
+            check_filed_heads(np.array(heads), 2, 3)
+        assert found.value.kind == kind
+
+
+def test_an_example_that_a_pass_left_out_is_found(tmp_path: Path) -> None:
+    rows = np.arange(960)
+    examples = {"user_id": rows % 4, "version": rows * 0, "row": rows}
+    log = tmp_path / "log"
+    journal = Journal(tmp_path / "journal")
+    with filled(tmp_path / "store", [1, 2]) as store:
+        finish_pass(store, journal, log, examples, workers=0, rest=lambda: None)
+        lines = log.read_text().splitlines()
+        log.write_text("\n".join([*lines[:5], *lines[6:]]))
+        with pytest.raises(SoakError, match="928"):
+            finish_pass(store, journal, log, examples, workers=0, rest=lambda: None)
