@@ -149,7 +149,6 @@ class Soak:
         finally:
             for member in list(self._running):
                 self._kill(member, count=False)
-        self._sleep(_LEAVE_S / 4)
         self._look()
         self._fork(self._finish, wait=True)
 
