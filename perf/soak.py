@@ -53,10 +53,10 @@ from uihkv.openstore import Durability
 
 TEAM = ("writer", "ingester", *["reader"] * 8, "holder", "compactor", "trimmer", "backup", "loader")
 WEIGHTS = {"writer": 3.0, "ingester": 2.0, "reader": 0.5, "compactor": 2.0, "trimmer": 2.0, "backup": 1.0,
-           "holder": 0.1, "loader": 0.3}  # fmt: skip
+           "holder": 0.02, "loader": 0.3}  # fmt: skip
 """How often each is killed: those that write more, those that take long to begin or to end less."""
 WORKER_WEIGHT = 0.15
-ALL_SHARE = 0.005
+ALL_SHARE = 0.001
 CHECK_EVERY_S = 10.0
 STUCK_S = 240.0
 """A process that does nothing for so long hangs: on a machine that others use too, all but a hang is shorter."""
@@ -199,7 +199,8 @@ class Soak:
             if count != self._seen[member][0]:
                 self._seen[member] = (count, now)
             elif now - self._seen[member][1] > STUCK_S:
-                raise SoakError(HUNG, f"the {TEAM[member]} has done nothing for {STUCK_S:.0f} s")
+                where = Path(f"/proc/{process}/wchan").read_text()
+                raise SoakError(HUNG, f"the {TEAM[member]} has done nothing for {STUCK_S:.0f} s (it waits in {where})")
 
     def _complaint(self, who: str, process: int, status: int) -> SoakError:
         told = self.folder / f"error-{process}"
@@ -373,7 +374,7 @@ class _Until(Journal):
 def measure(settings: Settings, minutes: float | None = None) -> Report:
     """Run, and tell what was done and what was lost."""
     minutes = settings.pick(1.25, 60.0) if minutes is None else minutes
-    soak = Soak(settings.scratch, settings.seed, pause_s=0.15, hold_s=round(min(max(1, 12 * minutes), 120)))
+    soak = Soak(settings.scratch, settings.seed, pause_s=0.15, hold_s=round(min(max(1, 12 * minutes), 60)))
     soak.run(60 * minutes)
     return tabulate(soak.watched, soak.journal, TEAM, settings.scratch / "held")
 

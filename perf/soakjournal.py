@@ -41,7 +41,7 @@ ACTS = {
     "writer": ("appends acknowledged", "events acknowledged"),
     "ingester": ("files ingested", "file rows acknowledged"),
     "reader": ("snapshots read", "histories compared"),
-    "holder": ("snapshots held to the end",),
+    "holder": ("reads in held snapshots", "snapshots held to the end"),
     "compactor": ("seals", "compactions"),
     "trimmer": ("trims",),
     "backup": ("backups", "backups opened and verified"),

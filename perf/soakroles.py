@@ -116,6 +116,7 @@ def hold(task: Task) -> None:
                 begin = time.monotonic()
                 while time.monotonic() - begin < seconds:
                     check_newest(snapshot, heads)
+                    journal.count("reads in held snapshots")
                     time.sleep(seconds / 10)
                 check_newest(snapshot, heads)
                 after = store.stats()
