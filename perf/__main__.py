@@ -20,6 +20,7 @@ BENCHES: dict[str, str] = {
     "latency": "how soon another process reads an event after its append returned",
     "protocol": "what is trained on against what was served, and joins on event time beside it",
     "resolve": "pointers resolved a second, against ASOF joins of DuckDB and Polars",
+    "throughput": "examples a second, processor time and memory, beside everything that would be picked instead",
     "cold": "reads from the disk: throughput, and bytes read over bytes needed",
     "maintenance": "what compaction brings, and what each pass over a store costs",
     "bulkmemory": "an ingest of a file five times larger than the memory it may have",
