@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ import numpy as np
 import xxhash
 
 from loader import Batch, Loader, ParquetExamples
+from perf.processes import list_tree
 from uihkv import Projection, Store
 
 PROJECTION = Projection(max_len=256)
 BATCH = 32
+STEP_S = 0.003
+"""How long it takes over a batch, so that an epoch outlives its kills."""
+
+_ENDED_WITHIN_S = 10.0
 
 
 def digest_batch(batch: Batch) -> str:
@@ -55,6 +61,7 @@ def train(store: Path, examples: Path, log: Path, workers: int) -> None:
         for batch in loader:
             out.write(json.dumps({"digest": digest_batch(batch), "state": loader.state_dict()}) + "\n")
             out.flush()
+            time.sleep(STEP_S)
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:
@@ -81,22 +88,37 @@ def kill_at_random(
         seed: of the moments.
         step_s: longest time that a process lives after its first new batch.
 
+    Raises:
+        RuntimeError: when the process ends by itself before it was killed so often, or leaves a worker process behind.
+
     """
     rng = np.random.default_rng(seed)
     command = [sys.executable, "-m", "perf.killed", str(store), str(examples), str(log), str(workers)]
     log.touch()
+    started: list[int] = []
     for kill in range(kills + 1):
         before = log.stat().st_size
         with subprocess.Popen(command) as process:
             while process.poll() is None and kill < kills:
                 if log.stat().st_size > before:
                     time.sleep(rng.random() * step_s)
+                    started = list_tree(process.pid)[1:]
                     process.send_signal(signal.SIGKILL)
                     break
                 time.sleep(0.002)
-        if process.returncode not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"the training process ended with status {process.returncode}")
+        if process.returncode != (0 if kill == kills else -signal.SIGKILL):
+            raise RuntimeError(f"the training process ended with status {process.returncode} after {kill} kills")
+        _wait_for_end(started)
     return [line["digest"] for line in read_log(log)]
+
+
+def _wait_for_end(pids: Sequence[int]) -> None:
+    """Of what the killed process had started: it notices, and ends."""
+    until = time.monotonic() + _ENDED_WITHIN_S
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()]:
+        if time.monotonic() > until:
+            raise RuntimeError(f"processes {left} are still there {_ENDED_WITHIN_S:g} s after their parent was killed")
+        time.sleep(0.02)
 
 
 def read_whole(store: Path, examples: Path) -> list[str]:
