@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from loader.jagged import Jagged, TenantHistory
     from loader.loader import Loader
     from loader.stats import LoaderStats, StageStats
-    from loader.stream import StreamExamples, StreamLoader
+    from loader.stream import StreamLoader
+    from loader.streamexamples import StreamExamples
 
 _HOMES = {
     "ArrayExamples": "examples",
@@ -47,7 +48,7 @@ _HOMES = {
     "SettingError": "errors",
     "StageStats": "stats",
     "StateError": "errors",
-    "StreamExamples": "stream",
+    "StreamExamples": "streamexamples",
     "StreamLoader": "stream",
     "TenantHistory": "jagged",
     "WorkerError": "errors",

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loader.freshness import FreshnessMeter
+from loader.progress import Progress
 from loader.rows import ExampleRows, RowParser
 from uihkv import NotVisibleYetError, Pointers
 
@@ -56,6 +57,7 @@ class Admission:
         visible: tells for each pointer whether the store, as fresh as it can be, has its version: bool[n].
         rules: sizes and deadlines.
         meter: counts.
+        progress: keeps which rows are done with.
 
     """
 
@@ -66,12 +68,14 @@ class Admission:
         visible: Callable[[Pointers], Awaitable[Bools]],
         rules: AdmissionRules,
         meter: FreshnessMeter,
+        progress: Progress,
     ) -> None:
         self._feed = feed
         self._parser = parser
         self._visible = visible
         self._rules = rules
         self._meter = meter
+        self._progress = progress
         self._ready: list[ExampleRows] = []
         self._ready_rows = 0
         self._ready_since_s = 0.0
@@ -108,7 +112,7 @@ class Admission:
                         self._ended = True
                         self._stuck_since_s = time.monotonic()
                     else:
-                        self._pending = self._parser.parse(batch, time.monotonic())
+                        self._pending = self._parse(batch)
                         self._counted = 0
                 if self._pending is not None or self._held is not None:
                     await self._advance()
@@ -121,6 +125,12 @@ class Admission:
             close = getattr(self._feed, "aclose", None)
             if close is not None:
                 await close()
+
+    def _parse(self, batch: Any) -> ExampleRows | None:
+        """Its rows, without those that an earlier run was done with."""
+        rows = self._parser.parse(batch, time.monotonic())
+        self._progress.came(self._parser.parsed)
+        return None if rows is None else _rest(rows, ~self._progress.is_done(rows.number))
 
     def _linger_s(self) -> float:
         """Seconds until what is ready is given as it is."""
@@ -179,6 +189,7 @@ class Admission:
             raise _not_visible(late, f"within {self._rules.deadline_s:g} s")
         if self._rules.late == "skip":
             self._meter.add(skipped=len(late))
+            self._progress.done(late.number)
         else:
             held = 0 if self._held is None else len(self._held)
             if held + len(late) > self._rules.hold_max:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import operator
 import os
 import select
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ import pyarrow.ipc
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from loader.errors import SettingError
+from loader.errors import SettingError, StateError
 from loader.pipeline import THREAD_NAME
 from uihkv import SchemaError
 
@@ -205,7 +206,7 @@ class ArrowStream(_BlockingFeed):
 
 
 class ParquetFolder(AsyncIterator[Any]):
-    """Parquet files as they appear in a folder: those that are new, by name, each once.
+    """Parquet files as they appear in a folder: those that are new, by name, each once; it can resume.
 
     A file is read when it is listed, so it must appear whole: write it under a name that begins with ``.`` or ``_``, or
     elsewhere on the file system, and rename it.
@@ -226,10 +227,29 @@ class ParquetFolder(AsyncIterator[Any]):
         until: str | None = "_SUCCESS",
         batch_rows: int = 8192,
     ) -> None:
+        self._read: set[str] = set()
+        self._reading, self._rows = "", 0
         self._batches = self._follow(Path(folder), float(poll_s), until, batch_rows)
 
     async def __anext__(self) -> Any:
         return await anext(self._batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its place behind the newest batch: ``read``, names of whole files; ``reading`` and ``rows``: one in part."""
+        return {"read": sorted(self._read), "reading": self._reading, "rows": self._rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on there; before the first batch.
+
+        Raises:
+            StateError: for something else.
+
+        """
+        try:
+            read, reading, rows = set(state["read"]), str(state["reading"]), operator.index(state["rows"])
+        except (KeyError, TypeError) as error:
+            raise StateError(f"{state!r:.80} is no place in a folder; give what state_dict() returned") from error
+        self._read, self._reading, self._rows = read, reading, rows
 
     async def aclose(self) -> None:
         """Stop looking."""
@@ -237,19 +257,23 @@ class ParquetFolder(AsyncIterator[Any]):
 
     async def _follow(self, folder: Path, poll_s: float, until: str | None, batch_rows: int) -> AsyncGenerator[Any]:
         loop = asyncio.get_running_loop()
-        read: set[str] = set()
         while True:
             last = until is not None and (folder / until).exists()
-            names = {path.name for path in folder.glob("*.parquet") if path.name[0] not in "._"} - read
-            for name in sorted(names):
+            names = {path.name for path in folder.glob("*.parquet") if path.name[0] not in "._"} - self._read
+            for name in sorted(names, key=lambda name: (name != self._reading, name)):  # the one in part goes first
+                passed = self._rows if name == self._reading else 0
+                self._reading = name
                 try:
                     with pq.ParquetFile(folder / name) as file:
                         batches = file.iter_batches(batch_rows)
                         while (batch := await loop.run_in_executor(None, next, batches, None)) is not None:
+                            passed, batch = passed - min(passed, len(batch)), batch.slice(min(passed, len(batch)))
+                            self._rows += len(batch)
                             yield batch
                 except (pa.ArrowException, OSError) as error:
                     raise SchemaError(f"{folder / name} cannot be read as Parquet ({error})") from error
-            read |= names
+                self._read.add(name)
+                self._reading, self._rows = "", 0
             if last:
                 return
             if not names:

@@ -41,7 +41,7 @@ from loader.workers.pool import Pools, WorkerPool
 from uihkv import Projection, SchemaError, Snapshot, Store
 
 if TYPE_CHECKING:
-    from loader.stream import StreamExamples
+    from loader.streamexamples import StreamExamples
 
 _MOST_THREADS = 4
 _MOST_PROCESSES = 256
@@ -95,7 +95,8 @@ class Loader:
     def __new__(cls, store: Any = None, examples: Any = None, *_: Any, **__: Any) -> Self:
         """Of a stream a :class:`loader.stream.StreamLoader`, as ``pathlib.Path`` gives the path of its system."""
         if cls is Loader:
-            from loader.stream import StreamExamples, StreamLoader
+            from loader.stream import StreamLoader
+            from loader.streamexamples import StreamExamples
 
             if isinstance(examples, StreamExamples):
                 return object.__new__(StreamLoader)  # type: ignore[return-value]

@@ -28,6 +28,7 @@ class ExampleRows:
         features: labels and features by name, ``[n, *shape]``.
         inline: n inline tails; None: the stream has none.
         arrived_s: float64[n], ``time.monotonic()`` of their arrival.
+        number: int64[n], their numbers in the stream, from 0.
 
     """
 
@@ -35,6 +36,7 @@ class ExampleRows:
     features: Mapping[str, Array]
     inline: InlineTail | None
     arrived_s: NDArray[np.float64]
+    number: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.pointers)
@@ -46,6 +48,7 @@ class ExampleRows:
             {name: array[rows] for name, array in self.features.items()},
             None if self.inline is None else self.inline[rows],
             self.arrived_s[rows],
+            self.number[rows],
         )
 
     def take(self, indices: NDArray[np.int64]) -> tuple[Pointers, dict[str, Array]]:
@@ -63,6 +66,7 @@ class ExampleRows:
             {name: np.concatenate([part.features[name] for part in some]) for name in some[0].features},
             _concat_tails([part.inline for part in some if part.inline is not None]),
             np.concatenate([part.arrived_s for part in some]),
+            np.concatenate([part.number for part in some]),
         )
 
 
@@ -80,6 +84,8 @@ class RowParser:
         self._columns = columns
         self._form: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] | None = None
         self._tails: tuple[str, ...] | None = None
+        self.parsed = 0
+        """Rows so far."""
 
     def parse(self, batch: Any, arrived_s: float) -> ExampleRows | None:
         """Rows of a mapping of arrays, an Arrow table or a record batch; None: it has none.
@@ -113,7 +119,8 @@ class RowParser:
                 raise SchemaError(f"inline tails come in Arrow tables; {INLINE!r} stands in a mapping of arrays")
             inline = InlineTail.from_arrow(self._schema, batch)
         self._check_form(features, inline)
-        return ExampleRows(pointers, features, inline, np.full(len(pointers), arrived_s))
+        first, self.parsed = self.parsed, self.parsed + len(pointers)
+        return ExampleRows(pointers, features, inline, np.full(len(pointers), arrived_s), np.arange(first, self.parsed))
 
     def _check_form(self, features: Mapping[str, Array], inline: InlineTail | None) -> None:
         form = {name: (array.dtype, array.shape[1:]) for name, array in features.items()}

@@ -3,7 +3,12 @@
 A stream has no epochs, no length and no order but its own. ``Loader(store, StreamExamples(feed), ...)`` is a
 :class:`StreamLoader`: a loader whose one pass takes batches of examples from the feed (:mod:`loader.feeds`), lets in
 those that the store has caught up with (:mod:`loader.admission`), and reads them from snapshots that are as fresh as
-they need. The stages and what comes out of them are those of every loader.
+they need. The stages and what comes out of them are those of every loader; with ``num_workers``
+processes read, whose snapshots follow the store (:mod:`loader.workers.following`).
+
+A stream is where its feed is. A feed with ``state_dict()`` and ``load_state_dict()`` makes it resumable: the loader's
+state then says where the feed stood and what has been handed out behind that place, and nothing that was only made
+ahead (:mod:`loader.progress`).
 
 Who runs what: admission runs in the loop of the loader's thread. A feed that belongs to another loop, as an
 ``asyncio.Queue`` does, is awaited there: by default in the loop that was running when the ``StreamExamples`` was made.
@@ -13,156 +18,55 @@ That loop must then be free to run, so its own thread consumes with ``async for`
 from __future__ import annotations
 
 import asyncio
-import operator
+import os
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from loader.admission import Admission, AdmissionRules, Bools, Late
+from loader.admission import Admission, AdmissionRules, Bools
 from loader.batch import Batch
 from loader.errors import LoaderClosedError, SettingError, StateError
-from loader.feeds import queue_batches
 from loader.freshness import FreshnessMeter
 from loader.iterator import LoaderIterator, Pass
 from loader.loader import Loader, parse_tenants, receive_on_host
 from loader.pipeline import THREAD_NAME, Pipeline
 from loader.prefetch import Sent, Transfer, check_device
-from loader.reading import LocalReader
+from loader.progress import Progress, read_progress
 from loader.rows import ExampleRows, RowParser
 from loader.stages import STAGES, TRANSFER, BatchMaker, Place
-from loader.state import Position
+from loader.state import Position, read_state
 from loader.stats import LoaderStats, Meter
+from loader.streamexamples import StreamExamples, whole_number
+from loader.streamreading import StreamReader
+from loader.trace import Trace
+from loader.workers.following import FollowingWorkers
+from loader.workers.pool import WorkerPool
 from uihkv import Pointers, Projection, Store
 from uihkv.schema import TIME_UNITS
 from uihkv.serving import FreshSnapshots
 
-_HOLD_MAX = 1 << 16
-
-
-class StreamExamples:
-    """Examples from a feed, for ``Loader(store, StreamExamples(feed), ...)``; for one pass.
-
-    Args:
-        feed: an async iterator of batches of examples: mappings of arrays ``[n, *shape]``, Arrow tables or record
-            batches, with ``user_id``, ``version``, maybe ``last_ts``, labels and features, and maybe ``inline`` and
-            ``inline_start`` (:mod:`uihkv.inline`). Or an ``asyncio.Queue`` of such; None in it ends the stream.
-        deadline_s: how long an example waits, from its arrival, for the store to have its version.
-        late: what becomes of it then: "raise" :class:`NotVisibleYetError`, "skip" it (counted), or "hold" it back,
-            while others go on, until the store has it.
-        hold_max: most examples held back. Where more would be, the stream waits, ``deadline_s`` at most.
-        poll_s: how often the store is looked at while examples wait, and how old a snapshot gets.
-        linger_s: how long a batch waits to be full; None: until it is, or the stream ends.
-        columns: labels and features to take; None: all.
-        requested_at: column of the requests' moments, in the store's time unit since 1970, for the freshness that
-            ``loader.stats()`` tells; None, or a column that is not there: it tells none since the request.
-        loop: where the feed is awaited; None: in the loop that runs now, if one does, else in the loader's own.
-
-    Raises:
-        SettingError: for arguments that cannot be.
-
-    """
-
-    def __init__(
-        self,
-        feed: AsyncIterator[Any] | asyncio.Queue[Any],
-        *,
-        deadline_s: float = 10.0,
-        late: Late = "raise",
-        hold_max: int = _HOLD_MAX,
-        poll_s: float = 0.02,
-        linger_s: float | None = None,
-        columns: Iterable[str] | None = None,
-        requested_at: str | None = "as_of",
-        loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        if not (isinstance(feed, asyncio.Queue) or hasattr(feed, "__aiter__")):
-            raise SettingError(
-                f"{type(feed).__name__} given as feed; an async iterator or an asyncio.Queue is expected"
-            )
-        if isinstance(columns, str):
-            raise SettingError(f"columns is the string {columns!r}; write columns=[{columns!r}]")
-        if late not in ("raise", "skip", "hold"):
-            raise SettingError(f"late is {late!r}; 'raise', 'skip' or 'hold' is expected")
-        self.deadline_s = _seconds("deadline_s", deadline_s)
-        self.poll_s = _seconds("poll_s", poll_s)
-        self.linger_s = None if linger_s is None else _seconds("linger_s", linger_s)
-        self.late: Late = late
-        self.hold_max = _count("hold_max", hold_max)
-        self.columns = None if columns is None else tuple(columns)
-        self.requested_at = requested_at
-        if loop is None:
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                loop = None
-        self._feed: AsyncIterator[Any] | None = queue_batches(feed) if isinstance(feed, asyncio.Queue) else aiter(feed)
-        self._loop = loop
-
-    def take_feed(self) -> AsyncIterator[Any]:
-        """The feed, once, to be awaited in any loop.
-
-        Raises:
-            LoaderClosedError: the second time.
-
-        """
-        feed, self._feed = self._feed, None
-        if feed is None:
-            raise LoaderClosedError("this stream has been read; a stream is read once, make a new StreamExamples")
-        return feed if self._loop is None else _OtherLoop(feed, self._loop)
-
-    def __repr__(self) -> str:
-        return f"StreamExamples(deadline_s={self.deadline_s:g}, late={self.late!r})"
-
-
-class _OtherLoop(AsyncIterator[Any]):
-    """A feed that is awaited in the loop where it belongs."""
-
-    def __init__(self, feed: AsyncIterator[Any], loop: asyncio.AbstractEventLoop) -> None:
-        self._feed = feed
-        self._loop = loop
-
-    async def __anext__(self) -> Any:
-        if self._loop is asyncio.get_running_loop():
-            return await anext(self._feed)
-        # An end is handed over as a value: a future cannot carry StopAsyncIteration.
-        found = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_next_or_end(self._feed), self._loop))
-        if found is _END:
-            raise StopAsyncIteration
-        return found
-
-    async def aclose(self) -> None:
-        close = getattr(self._feed, "aclose", None)
-        if close is None or self._loop.is_closed() or not self._loop.is_running():
-            return
-        # Not waited for: that loop may be the one that waits for this pass to end.
-        asyncio.run_coroutine_threadsafe(_close(close), self._loop)
-
-
-_END = object()
-
-
-async def _next_or_end(feed: AsyncIterator[Any]) -> Any:
-    return await anext(feed, _END)
-
-
-async def _close(close: Any) -> None:
-    with suppress(RuntimeError):  # its last step is being cancelled at this moment, which ends it as well
-        await close()
-
 
 @dataclass(frozen=True, slots=True)
 class StreamPlace(Place):
-    """A batch of a stream to be made; its examples travel with it."""
+    """A batch of a stream to be made; its examples travel with it.
+
+    Attributes:
+        rows: its examples.
+        needs_s: moment, by ``time.monotonic()``, of the snapshot that let them in.
+
+    """
 
     rows: ExampleRows
+    needs_s: float
 
     def __str__(self) -> str:
         return f"batch {self.batch} of the stream"
@@ -194,8 +98,8 @@ class _StreamPlan:
 class _StreamMeter(Meter):
     """Adds freshness to what a pass counts."""
 
-    def __init__(self, stages: tuple[str, ...], workers: int) -> None:
-        super().__init__(stages, workers)
+    def __init__(self, stages: tuple[str, ...], workers: int, trace: Trace | None) -> None:
+        super().__init__(stages, workers, trace)
         self.freshness = FreshnessMeter()
 
     def read(self) -> LoaderStats:
@@ -206,10 +110,13 @@ class StreamLoader(Loader):
     """What ``Loader(store, StreamExamples(...), ...)`` makes: a loader of one pass over a stream.
 
     It has no ``len``, no epochs and no ranks: each rank reads a stream of its own. Its state says how many examples
-    were handed out; going on is the feed's business, which knows its own offsets.
+    were handed out, and where the feed stood, if the feed can say so; else going on is the feed's business.
 
     Args:
-        store, projection, tenants, batch_size, drop_last, prefetch, device, on_trimmed: as :class:`Loader`.
+        store, projection, tenants, batch_size, drop_last, prefetch, device, on_trimmed, dedup, trace: as
+            :class:`Loader`. With ``dedup``, examples with inline tails share nothing.
+        num_workers: as :class:`Loader`. Each worker takes a new snapshot before a batch that needs one. Batches with
+            inline tails are read by this process.
         examples: the stream.
         others: settings of order and ranks; what a stream cannot have is refused.
 
@@ -232,6 +139,9 @@ class StreamLoader(Loader):
         prefetch: int = 4,
         device: torch.device | str | int | None = None,
         on_trimmed: Literal["raise", "truncate"] = "raise",
+        num_workers: int = 0,
+        dedup: bool = False,
+        trace: str | os.PathLike[str] | None = None,
         **others: Any,
     ) -> None:
         refused = {name: value for name, value in others.items() if value not in _NEUTRAL.get(name, ())}
@@ -242,22 +152,29 @@ class StreamLoader(Loader):
             raise SettingError(f"{type(store).__name__} given as store; open one with Store.open(path)")
         if not isinstance(drop_last, bool):
             raise SettingError(f"drop_last is {drop_last!r}; True or False is expected")
+        if not isinstance(dedup, bool):
+            raise SettingError(f"dedup is {dedup!r}; True or False is expected")
         if on_trimmed not in ("raise", "truncate"):
             raise SettingError(f"on_trimmed is {on_trimmed!r}; 'raise' or 'truncate' is expected")
         self._store = store
         self.dataset = examples  # type: ignore[assignment]
         self._stream = examples
         self._tenants = parse_tenants(store, projection, tenants)
-        self._prefetch = _count("prefetch", prefetch)
+        self._prefetch = whole_number("prefetch", prefetch)
         self._rules = AdmissionRules(
-            _count("batch_size", batch_size), drop_last, examples.deadline_s, examples.late, examples.hold_max,
+            whole_number("batch_size", batch_size), drop_last, examples.deadline_s, examples.late, examples.hold_max,
             examples.poll_s, examples.linger_s,
         )  # fmt: skip
         self._on_trimmed: Literal["raise", "truncate"] = on_trimmed
+        self._num_workers = whole_number("num_workers", num_workers, 0)
+        self._dedup = dedup
+        self._trace = None if trace is None else Path(trace)
         self._device = check_device(device)
         self._transfer: Transfer | None = None
         self._fingerprint = {"examples": "stream", "store": store.fingerprint}
         self._epoch = 0
+        self._begun_at = 0
+        self._progress = Progress(examples.feed)
         self._pass = Pass(Position(0, 0), self._new_meter())
         self._begin_life()
 
@@ -285,47 +202,83 @@ class StreamLoader(Loader):
             raise LoaderClosedError("this loader is closed; make a new one")
         if self._device is not None and self._transfer is None:
             self._transfer = Transfer(self._device)
-        feed = self._stream.take_feed()
+        feed = self._stream.take_feed(self._progress)
         meter = self._new_meter()
         reading = _Reading(self, feed, meter)
-        pipeline: Pipeline[Place, Sent] = Pipeline(
-            reading.places(), reading.make_batch, reading.release, ahead=self._prefetch, workers=self._workers()
-        )
-        self._pass = Pass(Position(0, 0), meter)
+        reading.plan.sizes[0] = self._begun_at
+        try:
+            pipeline: Pipeline[Place, Sent] = Pipeline(
+                reading.places(), reading.make_batch, reading.release, ahead=self._prefetch, workers=self._workers()
+            )
+        except BaseException:
+            reading.release()
+            raise
+        self._pass = Pass(Position(0, self._begun_at), meter)
         self._pipelines.add(pipeline)
         receive = receive_on_host if self._transfer is None else self._transfer.receive
-        return _StreamIterator(pipeline, reading.plan, self._pass, receive, reading.under_way)
+        return _StreamIterator(pipeline, reading.plan, self._pass, receive, reading.under_way, self._progress)
 
     def set_epoch(self, epoch: int) -> None:
         """A stream has none; 0 is taken for trainers that always set it."""
         if epoch != 0:
             raise SettingError(f"epoch {epoch!r} set for a stream, which has none")
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many examples were handed out, and, of a feed with ``state_dict``, where to go on, as plain values.
+
+        Keys as :meth:`Loader.state_dict`; of such a feed also ``feed``, its place, and ``done``, ranges of examples
+        behind that place that were handed out or skipped. Examples made ahead, waiting or held back are in neither.
+        """
+        state = super().state_dict()
+        return state | self._progress.state() if self._progress.known else state
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Refused: a stream goes on where its feed does."""
-        raise StateError("a stream cannot be wound back; start its feed behind the examples that were consumed")
+        """Begin where ``state`` was taken: the feed is wound to its place, and what was done behind it is left out.
+
+        Every other example comes, none twice; in the same batches, unless some were held back or lingered.
+
+        Raises:
+            StateError: for a state of another store, or none at all; when the feed has no ``load_state_dict``, or had
+                no ``state_dict`` when the state was taken: such a stream goes on where its feed is started; when this
+                stream is being read.
+
+        """
+        position = read_state(state, self._fingerprint)
+        if self._stream.taken:
+            raise StateError("this stream is being read already; load its state into a new loader, before its pass")
+        self._progress = Progress(self._stream.feed, read_progress(state, self._stream.feed))
+        self._begun_at = position.consumed
+        self._pass = Pass(position, self._new_meter())
 
     def __repr__(self) -> str:
         return f"StreamLoader({self.dataset!r}, batches of {self.batch_size})"
 
     def _new_meter(self) -> _StreamMeter:
         stages = STAGES if self._device is None else (*STAGES, TRANSFER)
-        return _StreamMeter(stages, self._workers())
+        return _StreamMeter(stages, self._workers(), None if self._trace is None else Trace(self._trace))
 
-    def reading(self) -> tuple[Store, StreamExamples, AdmissionRules]:
-        """What its pass reads, by which rules."""
-        return self._store, self._stream, self._rules
+    def reading(self) -> tuple[Store, StreamExamples, AdmissionRules, Progress]:
+        """What its pass reads, by which rules, and what keeps how far it has come."""
+        return self._store, self._stream, self._rules, self._progress
 
-    def maker(self, rows: ExampleRows, snapshot: Any, meter: Meter) -> BatchMaker:
-        """Makes the batch of these rows."""
-        reader = LocalReader(snapshot, self._tenants, False, None, self._on_trimmed)
-        return BatchMaker(rows, reader, self._transfer, meter, rows.inline)
+    def start_workers(self) -> FollowingWorkers | None:
+        """Processes that read for its pass; None: this one does."""
+        if not self._num_workers:
+            return None
+        start = (1, self._store.path, self._tenants, self._dedup, self._on_trimmed)
+        return FollowingWorkers(self._num_workers, lambda: WorkerPool(*start))
+
+    def maker(
+        self, place: StreamPlace, snapshots: FreshSnapshots, workers: FollowingWorkers | None, meter: Meter
+    ) -> BatchMaker:
+        """Makes the batch of a place."""
+        reader = StreamReader(snapshots, self._tenants, self._dedup, self._on_trimmed, workers, place.needs_s)
+        return BatchMaker(place.rows, reader, self._transfer, meter, place.rows.inline)
 
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "shuffle": (False, None), "seed": (0, None), "rank": (None,), "world_size": (None,), "max_events": (None,),
     "balance": (False,), "affinity_window": (None,), "split": ("examples",), "uneven": ("drop",),
-    "num_workers": (0,), "dedup": (False,), "trace": (None,),
 }  # fmt: skip
 """Values of a loader's other settings that ask nothing of a stream."""
 
@@ -336,17 +289,19 @@ class _UnderWay:
 
     arrived_s: NDArray[np.float64]
     requested_s: NDArray[np.float64] | None
+    number: NDArray[np.int64]
 
 
 class _Reading:
     """One pass: owns the feed, the snapshots and the thread that looks into the store, until :meth:`release`."""
 
     def __init__(self, owner: StreamLoader, feed: AsyncIterator[Any], meter: _StreamMeter) -> None:
-        store, self._examples, self._rules = owner.reading()
+        store, self._examples, self._rules, self._progress = owner.reading()
         self._owner = owner
         self._feed = feed
         self._meter = meter
         self._schema = store.schema
+        self._workers = owner.start_workers()
         self._snapshots = FreshSnapshots(store, self._examples.poll_s)
         self._pool = ThreadPoolExecutor(1, f"{THREAD_NAME}-look")
         self.plan = _StreamPlan()
@@ -355,12 +310,13 @@ class _Reading:
     async def places(self) -> AsyncGenerator[Place]:
         """Batches to be made, as their examples are let in."""
         parser = RowParser(self._schema, self._examples.columns)
-        admission = Admission(self._feed, parser, self._look, self._rules, self._meter.freshness)
+        admission = Admission(self._feed, parser, self._look, self._rules, self._meter.freshness, self._progress)
         async with aclosing(admission.batches()) as batches:
             async for rows in batches:
                 self.plan.sizes.append(self.plan.sizes[-1] + len(rows))
-                self.under_way.append(_UnderWay(rows.arrived_s, self._requested(rows)))
-                yield StreamPlace(0, 0, len(self.plan.sizes) - 2, np.arange(len(rows)), rows)
+                self.under_way.append(_UnderWay(rows.arrived_s, self._requested(rows), rows.number))
+                needs_s = self._snapshots.taken_s or 0.0  # of the newest: it has what any before it had
+                yield StreamPlace(0, 0, len(self.plan.sizes) - 2, np.arange(len(rows)), rows, needs_s)
         self.plan.ended = True
 
     def _requested(self, rows: ExampleRows) -> NDArray[np.float64] | None:
@@ -386,21 +342,25 @@ class _Reading:
     def make_batch(self, place: Place) -> Sent:
         """Carry one batch through all stages, in an executor thread; its snapshot has what admission saw, or more."""
         assert isinstance(place, StreamPlace)  # `places` gives no others
-        with self._snapshots.use(any_age=True) as snapshot:
-            return self._owner.maker(place.rows, snapshot, self._meter).make_batch(place)
+        return self._owner.maker(place, self._snapshots, self._workers, self._meter).make_batch(place)
 
     def release(self) -> None:
         """Let go of everything; nothing runs any more."""
         self._pool.shutdown()
         self._snapshots.close()
+        if self._workers is not None:
+            self._workers.close()
 
 
 class _StreamIterator(LoaderIterator):
-    """Also tells the meter how fresh the batch is."""
+    """Also tells the meter how fresh the batch is, and notes its examples as done."""
 
-    def __init__(self, pipeline: Any, plan: Any, passed: Pass, receive: Any, under_way: deque[_UnderWay]) -> None:
+    def __init__(
+        self, pipeline: Any, plan: Any, passed: Pass, receive: Any, under_way: deque[_UnderWay], progress: Progress
+    ) -> None:
         super().__init__(pipeline, plan, passed, receive)
         self._under_way = under_way
+        self._progress = progress
 
     def _hand_over(self, sent: Sent, ready: int, start: float) -> Batch:
         batch = super()._hand_over(sent, ready, start)
@@ -408,20 +368,5 @@ class _StreamIterator(LoaderIterator):
         meter = self._passed.meter
         assert isinstance(meter, _StreamMeter)  # the loader made it
         meter.freshness.handed_over(told.arrived_s, told.requested_s)
+        self._progress.done(told.number)
         return batch
-
-
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise SettingError(f"{name} is {value!r}; seconds of 0 or more are expected")
-    return float(value)
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise SettingError(f"{name} is {value!r}; a whole number of 1 or more is expected")
-    return number

@@ -86,6 +86,12 @@ class FreshSnapshots:
         current = self._current
         return None if current is None else time.monotonic() - current.taken_s
 
+    @property
+    def taken_s(self) -> float | None:
+        """When, by ``time.monotonic()``, the current snapshot was taken, or earlier; None: there is none yet."""
+        current = self._current
+        return None if current is None else current.taken_s
+
     @contextmanager
     def use(self, *, newer: bool = False, any_age: bool = False) -> Iterator[Snapshot]:
         """A snapshot that stays open inside.

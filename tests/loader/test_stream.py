@@ -430,8 +430,10 @@ def test_a_stream_is_read_once_and_has_no_epochs(store: Store) -> None:
         len(loader)
     with pytest.raises(SettingError, match="epoch"):
         loader.set_epoch(1)
-    with pytest.raises(StateError, match="wound back"):
+    with pytest.raises(StateError, match="being read"):
         loader.load_state_dict(loader.state_dict())
+    with pytest.raises(StateError, match="cannot be wound"):
+        Loader(store, StreamExamples(feed_of(examples([1]))), WANTED).load_state_dict(loader.state_dict())
     with pytest.raises(SettingError, match="shuffle=True"):
         Loader(store, StreamExamples(feed_of()), WANTED, shuffle=True)
     for wrong in ({"late": "never"}, {"deadline_s": -1}, {"hold_max": 0}, {"poll_s": "1"}, {"columns": "a"}):
