@@ -1,13 +1,20 @@
-"""Run the short form of every bench in turn, each in a process of its own.
+"""Run the short form of every bench in turn, each in a process of its own, and collect the report.
 
-``python -m perf [NAME ...] [--full] [--out perf/out] [--seed N]``; the exit status is 1 when one fails.
+``python -m perf [NAME ...] [--full] [--out perf/out] [--seed N] [--collect]``. One that fails, or takes too long, stops
+no other: it is named at the end and in the report, and the exit status is 1. Where benches are named, the report is
+left alone unless it is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from perf.harness import add_options
 
@@ -35,30 +42,72 @@ BENCHES: dict[str, str] = {
 """Every bench by its module's name, and what it asks in a few words."""
 
 
+LIMIT_S = {False: 600, True: 4 * 3600}
+"""How long a bench's short and full forms may take before they are ended."""
+
+
+def run_apart(command: Sequence[str], limit_s: float) -> str:
+    """Run a bench in a process group of its own: how it failed; empty: it did not."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        status = process.wait(limit_s)
+        return f"exit status {status}" if status else ""
+    except subprocess.TimeoutExpired:
+        return f"not done after {limit_s:.0f} s"
+    finally:
+        if process.poll() is None:  # too long, or we are interrupted
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 def main() -> int:
     """Run the benches that are named, else all."""
     parser = argparse.ArgumentParser(
         prog="python -m perf",
-        description="Run benches, each in a process of its own.",
+        description="Run benches, each in a process of its own, and collect the report.",
         epilog="\n".join(f"{name}: {asks}" for name, asks in BENCHES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benches to run (default: all)")
+    parser.add_argument("--collect", action="store_true", help="make the report although benches are named")
     add_options(parser)
     given = parser.parse_args()
     unknown = sorted(set(given.names) - set(BENCHES))
     if unknown:
         parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
-    failed = []
+    failed: dict[str, str] = {}
+    took: dict[str, float] = {}
     for name in given.names or BENCHES:
-        command = [sys.executable, "-m", f"perf.{name}", "--out", str(given.out), "--seed", str(given.seed)]
-        if given.full:
-            command.append("--full")
-        if subprocess.run(command).returncode:
-            failed.append(name)
-    if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        options = ["--out", str(given.out), "--seed", str(given.seed), *(["--full"] if given.full else [])]
+        begin = time.time()
+        how = run_apart([sys.executable, "-m", f"perf.{name}", *options], LIMIT_S[given.full])
+        took[name] = time.time() - begin
+        if how:
+            failed[name] = how
+            note_failure(given.out / f"{name}.json", name, how, options, begin)
+    print(f"{sum(took.values()):.0f} s: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in took.items()))
+    stale: list[str] = []
+    if given.collect or not given.names:
+        from perf.collect import collect
+
+        stale = collect(given.out, given.names)
+    for words in [*(f"failed: {name}, {how}" for name, how in failed.items()), *(f"not found: {one}" for one in stale)]:
+        print(words, file=sys.stderr)
+    return 1 if failed or stale else 0
+
+
+def note_failure(path: Path, name: str, how: str, options: Sequence[str], begin: float) -> None:
+    """Leave word of a failure where the bench's outcome would be, or in it, if it had got that far."""
+    import json
+    from datetime import UTC, datetime
+
+    from perf.report import write_document
+
+    document = {"bench": name, "question": BENCHES[name], "run": {"arguments": list(options)}}
+    if path.exists() and path.stat().st_mtime >= begin:
+        document = json.loads(path.read_text())
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    write_document(path, document | {"when": when, "failed": how})
 
 
 if __name__ == "__main__":

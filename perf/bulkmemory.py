@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from perf.harness import Report, Section, Settings, run_bench
+from perf.harness import Chart, Curve, Report, Section, Settings, run_bench
 from perf.report import Cell
 from perf.workloads import FIVE_COLUMNS
 from uihkv import Store
@@ -121,7 +121,16 @@ def measure(settings: Settings) -> Report:
                 "events a user": stats.events // stats.users, "M events/s": events / said["took_s"] / 1e6,
             }
         )  # fmt: skip
-    return Report(sections=[Section("A file larger than memory (RLIMIT_DATA)", rows)], facts={"batch_rows": BATCH_ROWS})
+    sizes = ("file MB", "limit MB", "heap MB", "peak MB")
+    curves = [
+        Curve(str(row["way"]), [name.removesuffix(" MB") for name in sizes], [float(str(row[name])) for name in sizes])
+        for row in rows
+    ]
+    return Report(
+        sections=[Section("A file larger than memory (RLIMIT_DATA)", rows)],
+        charts=[Chart("An ingest's memory", "", "MB", curves, kind="bars")],
+        facts={"batch_rows": BATCH_ROWS},
+    )
 
 
 if __name__ == "__main__":

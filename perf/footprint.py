@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perf.harness import Report, Section, Settings, run_bench
+from perf.harness import Chart, Curve, Report, Section, Settings, run_bench
 from perf.report import Cell
 from perf.workloads import Workload, make_log
 from uihkv import Column, Schema, Store
@@ -221,14 +221,24 @@ def measure(settings: Settings) -> Report:
             f"{zstd / n:.2f}"
         )
         gc.collect()
+    stores = [f"{row['log']}, {row['store']}" for row in rows]
+    kinds = list(dict.fromkeys(name for row in where for name in row if name not in ("log", "store")))
     return Report(
+        charts=[
+            Chart("Bytes on disk", "", "over the same events elsewhere", [
+                Curve(name, stores, [float(str(row[name])) for row in rows]) for name in ("of raw", "of lz4", "of zstd")
+            ], kind="bars", line_at=1.0),
+            Chart("Where they are", "", "bytes an event", [
+                Curve(name, stores, [float(str(row[name])) for row in where]) for name in kinds
+            ], kind="bars"),
+        ],
         sections=[
             Section("Bytes an event on disk, of raw columns and of Parquet with lz4 and zstd", rows),
             Section("Where they are, bytes an event (columns: stored blocks)", where),
         ],
         notes=notes,
         facts={"bytes an event by column": by_column},
-    )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

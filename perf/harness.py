@@ -15,12 +15,14 @@ A bench module reads::
     if __name__ == "__main__":
         run_bench("NAME", __doc__, measure)
 
-and is named in :data:`perf.__main__.BENCHES`. The names that a bench needs are all importable from here.
+and is named in :data:`perf.__main__.BENCHES`. A report without charts gets one of its tables' figures. How it gets into
+the report says :mod:`perf`. The names that a bench needs are all importable from here.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -31,8 +33,8 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from perf.machine import Counters, Machine, describe_machine, installed_version
-from perf.report import Chart, Curve, Report, Section, draw, show, write_json
+from perf.machine import CoreTime, Counters, Machine, describe_machine, installed_version
+from perf.report import Chart, Curve, Report, Section, draw, plot_sections, show, write_json
 from perf.timing import Comparison, Line, Samples, interleave, timed
 
 __all__ = [
@@ -78,25 +80,36 @@ def run_bench(
     machine = describe_machine()
     console = Console()
     console.print(f"[bold]{name}[/bold]: {question.splitlines()[0]}")
-    begin, before = time.perf_counter(), Counters.now()
+    begin, before, cores, load = time.perf_counter(), Counters.now(), CoreTime.now(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix=f"perf-{name}-", dir=given.scratch) as scratch:
         report = measure(Settings(given.full, given.seed, Path(scratch), given.out))
-    took = time.perf_counter() - begin
+    took, worked = time.perf_counter() - begin, (CoreTime.now() - cores).shares(machine.cores)
     run = {
-        "arguments": sys.argv[1:] if arguments is None else list(arguments),
+        "arguments": _typed(name, arguments),
         "full": given.full,
         "seed": given.seed,
         "took_s": took,
+        "load": [load, os.getloadavg()[0]],
+        "cores": worked,
         "counters": (Counters.now() - before).describe(),
     }
     show(console, report)
     path = given.out / f"{name}.json"
+    report.charts = report.charts or plot_sections(report.sections)
     write_json(path, name, question, report, machine, run)
     written = [str(path)]
     if report.charts:
         draw(given.out / f"{name}.png", f"{name}, {machine.cpu}, {machine.cores} cores", report.charts)
         written.append(str(given.out / f"{name}.png"))
-    console.print(f"{took:.0f} s; wrote {', '.join(written)}", highlight=False)
+    disturbed = f"others took {worked['others']:.0%} of the cores, {worked['stolen']:.0%} were stolen"
+    console.print(f"{took:.0f} s ({disturbed}); wrote {', '.join(written)}", highlight=False)
+
+
+def _typed(name: str, arguments: Sequence[str] | None) -> list[str]:
+    """What was typed behind the bench's name; some of it a bench may have taken before it handed on the rest."""
+    started = getattr(sys.modules["__main__"], "__spec__", None)
+    by_name = started is not None and started.name == f"perf.{name}"
+    return sys.argv[1:] if by_name or arguments is None else list(arguments)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

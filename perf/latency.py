@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from perf.harness import Report, Section, Settings, run_bench
+from perf.harness import Chart, Curve, Report, Section, Settings, run_bench
 from perf.report import Cell
 from perf.workloads import FIVE_COLUMNS, Workload, build_store, make_log
 from uihkv import Projection, Store
@@ -31,6 +31,7 @@ def measure(settings: Settings) -> Report:
     events = settings.pick(200, 1000)
     rows: list[dict[str, Cell]] = []
     facts: dict[str, object] = {}
+    curves: list[Curve] = []
     for users in settings.pick((0, 20_000), (0, 20_000, 500_000)):
         path = settings.scratch / f"store-{users}"
         if users:
@@ -42,7 +43,13 @@ def measure(settings: Settings) -> Report:
             p50, p90, p99 = (float(value) for value in np.percentile(lags_ms, (50, 90, 99)))
             rows.append({"other users": users, "read by": way, "p50, ms": p50, "p90, ms": p90, "p99, ms": p99})
             facts[f"{users}-{way}"] = lags_ms.tolist()
-    return Report(sections=[Section(f"From append's return to readable elsewhere, {events} events", rows)], facts=facts)
+            ordered, share = np.sort(lags_ms), np.linspace(0, 1, 41)
+            curves.append(Curve(f"{way}, {users:,} others", np.quantile(ordered, share).tolist(), share.tolist()))
+    return Report(
+        sections=[Section(f"From append's return to readable elsewhere, {events} events", rows)],
+        charts=[Chart("Readable in another process", "ms after the append returned", "share of events", curves)],
+        facts=facts,
+    )
 
 
 def _measure_way(path: Path, way: str, events: int) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perf.harness import Report, Section, Settings, interleave, run_bench
+from perf.harness import Chart, Curve, Report, Samples, Section, Settings, interleave, run_bench
 from perf.report import Cell
 from uihkv import Column, Pointers, Projection, Schema, Snapshot, Store
 
@@ -45,6 +45,7 @@ def measure(settings: Settings) -> Report:
     users = len(offsets) - 1
     rows: list[dict[str, Cell]] = []
     facts: dict[str, object] = {}
+    found: dict[str, list[Samples]] = {}
     for compression in ("none", "lz4"):
         path = Path(settings.scratch) / compression
         with Store.create(path, SCHEMA, shards=4, compression=compression) as store:
@@ -58,13 +59,21 @@ def measure(settings: Settings) -> Report:
                         repeats=31 if settings.full else 15, baseline="arrays",
                     )  # fmt: skip
                     facts[f"{compression}-{length}"] = compared.describe()
+                    found.setdefault(compression, []).append(compared.speedup("store"))
                     rows.append(
                         {
                             "compression": compression, "length": length, "events": round(events),
                             "speed-up over arrays": compared.speedup("store"),
                         }
                     )  # fmt: skip
-    return Report(sections=[Section(f"Batches of {BATCH} random pointers, five columns", rows)], facts=facts)
+    return Report(
+        sections=[Section(f"Batches of {BATCH} random pointers, five columns", rows)],
+        charts=[Chart(
+            "Speed-up over slices of arrays", "events at most", "times as fast",
+            [Curve(name, list(LENGTHS), samples) for name, samples in found.items()], log_x=True, line_at=1.0,
+        )],
+        facts=facts,
+    )  # fmt: skip
 
 
 def _ways(

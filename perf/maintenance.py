@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from perf.harness import Report, Section, Settings, interleave, run_bench
+from perf.harness import Chart, Curve, Report, Samples, Section, Settings, interleave, run_bench
 from perf.lookup import BATCH, COLUMNS, SCHEMA, make_log
 from perf.report import Cell
 from uihkv import Pointers, Projection, Snapshot, Store
@@ -51,13 +51,16 @@ def measure(settings: Settings) -> Report:
         }
         store.verify(isolated=False)  # compiles
         costs: list[dict[str, Cell]] = []
+        speeds: list[float] = []
         for name, action in passes.items():
-            costs.append({"pass": name, "speed over appends": appended_s / _timed(action)})
+            speeds.append(appended_s / _timed(action))
+            costs.append({"pass": name, "speed over appends": speeds[-1]})
             if name == "compact":
                 chunks["compacted"] = store.stats().chunks
     sizes: list[dict[str, Cell]] = []
     reads: list[dict[str, Cell]] = []
     facts: dict[str, object] = {}
+    faster: list[Samples] = []
     with (
         Store.open(paths["as sealed"], readonly=True) as sealed,
         Store.open(paths["compacted"], readonly=True) as compacted,
@@ -71,15 +74,22 @@ def measure(settings: Settings) -> Report:
             ways = _reads({"as sealed": before, "compacted": after}, offsets, length, settings.seed)
             compared = interleave(ways, repeats=settings.pick(11, 31), baseline="as sealed")
             facts[f"read {length}"] = compared.describe()
-            reads.append({"length": length, "speed-up": compared.speedup("compacted")})
+            faster.append(compared.speedup("compacted"))
+            reads.append({"length": length, "speed-up": faster[-1]})
     return Report(
         sections=[
             Section("On disk", sizes),
             Section(f"Batches of {BATCH} random pointers, compacted over as sealed", reads),
             Section(f"Passes over {len(owner):,} events", costs),
         ],
+        charts=[
+            Chart("Reads, compacted over as sealed", "events at most", "times as fast",
+                  [Curve("", list(LENGTHS), faster)], log_x=True, line_at=1.0),
+            Chart("Passes over the store", "", "times as fast as appends",
+                  [Curve("", [str(row["pass"]) for row in costs], speeds)], kind="bars", line_at=1.0),
+        ],
         facts=facts,
-    )
+    )  # fmt: skip
 
 
 def _timed(action: Callable[[], object]) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from perf.harness import Report, Samples, Section, Settings, interleave, run_bench
+from perf.harness import Chart, Curve, Report, Samples, Section, Settings, interleave, run_bench
 from perf.report import Cell
 from perf.workloads import Workload, build_store, make_log
 from uihkv import Store
@@ -36,10 +36,21 @@ def measure(settings: Settings) -> Report:
         stats = store.stats()
         rows = [_follow(store, log.users, grown, settings) for grown in GROWN]
     keys = f"{stats.users:,} users, {stats.chunks:,} chunks, {SHARDS} shards"
+    ways = [name for name in rows[0] if name.endswith(", ms")]
+    curves = [
+        Curve(name.removesuffix(", ms"), [str(grown) for grown in GROWN], [_samples(row[name]) for row in rows])
+        for name in ways
+    ]
     return Report(
+        charts=[Chart("Listing of a snapshot", "users that grew", "ms", curves, kind="bars", log_y=True)],
         sections=[Section(f"The listing of a snapshot, after so many users grew ({keys})", rows)],
         facts={"users": stats.users, "chunks": stats.chunks, "shards": SHARDS},
     )
+
+
+def _samples(value: Cell) -> Samples:
+    assert isinstance(value, Samples)  # a time of several repetitions
+    return value
 
 
 def _append(store: Store, users: np.ndarray, rng: np.random.Generator, many: int) -> None:

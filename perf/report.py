@@ -76,31 +76,63 @@ class Report:
 
 
 def write_json(path: Path, name: str, question: str, report: Report, machine: Machine, run: Mapping[str, Any]) -> None:
-    """Write everything that a bench found."""
+    """Write everything that a bench found: every repetition, numbers to six digits."""
+    cells = [cell for part in report.sections for row in part.rows for cell in row.values()]
+    figures = [cell for cell in cells if isinstance(cell, Samples)]
     document = {
         "bench": name,
         "question": question,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "run": dict(run),
-        "sections": [{"title": part.title, "rows": _plain(part.rows)} for part in report.sections],
-        "charts": [_plain(asdict_chart(chart)) for chart in report.charts],
+        "noise": {"figures": len(figures), "noisy": sum(figure.noisy for figure in figures)},
+        "sections": [{"title": part.title, "rows": part.rows} for part in report.sections],
+        "charts": [asdict_chart(chart) for chart in report.charts],
         "notes": report.notes,
-        "facts": _plain(report.facts),
+        "facts": report.facts,
     }
+    write_document(path, document)
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a bench's JSON: lists of plain values stand on a line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    path.write_text(_lay_out(_plain(document)) + "\n")
+
+
+def _lay_out(value: Any, depth: int = 0) -> str:
+    """JSON as a reader and a comparison of versions want it."""
+    flat = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    if not isinstance(value, dict | list) or not value:
+        return flat
+    items = value.values() if isinstance(value, dict) else value
+    if len(flat) + depth < 110 or (
+        isinstance(value, list) and not any(isinstance(item, dict | list) for item in items)
+    ):
+        return flat
+    inner = "\n" + " " * (depth + 1)
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key, ensure_ascii=False)}: {_lay_out(item, depth + 1)}" for key, item in value.items()]
+        return "{" + inner + ("," + inner).join(parts) + "\n" + " " * depth + "}"
+    return "[" + inner + ("," + inner).join(_lay_out(item, depth + 1) for item in value) + "\n" + " " * depth + "]"
 
 
 def asdict_chart(chart: Chart) -> dict[str, Any]:
-    """A chart as plain data."""
+    """A chart as plain data: of what was measured several times, the quartiles."""
     plain = {key: getattr(chart, key) for key in ("title", "x", "y", "kind", "log_x", "log_y", "line_at")}
-    plain["curves"] = [{"name": c.name, "x": list(c.x), "y": list(c.y)} for c in chart.curves]
+    plain["curves"] = [
+        {
+            "name": curve.name,
+            "x": list(curve.x),
+            "y": [[y.low, y.median, y.high] if isinstance(y, Samples) else y for y in curve.y],
+        }
+        for curve in chart.curves
+    ]
     return plain
 
 
 def _plain(value: Any) -> Any:
-    """Values that JSON has, with null for what is not finite."""
+    """Values that JSON has, floats to six digits, with null for what is not finite."""
     if isinstance(value, Samples):
         return _plain(value.describe())
     if isinstance(value, Mapping):
@@ -109,8 +141,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         return _plain(asdict(value))
     return value
@@ -149,12 +181,52 @@ def show(console: Console, report: Report) -> None:
         console.print("- ~ too noisy to tell: the middle half of the repetitions spans more than 15%", markup=False)
 
 
+def plot_sections(sections: Sequence[Section]) -> list[Chart]:
+    """Charts for a report that brings none: bars of the first measured column of each of the first tables."""
+    charts = []
+    for section in sections:
+        columns = _measured_columns(section)
+        if columns:
+            labels = _label_rows(section)
+            values = [value if isinstance(value := row[columns[0]], Samples) else float(value) for row in section.rows]  # type: ignore[arg-type]
+            middle = [value.median if isinstance(value, Samples) else value for value in values]
+            wide = min(middle) > 0 and max(middle) > 100 * min(middle)
+            charts.append(Chart(section.title, "", columns[0], [Curve("", labels, values)], kind="bars", log_y=wide))
+    return charts[:4]
+
+
+def _measured_columns(section: Section) -> list[str]:
+    """Columns of a table that hold figures in every row: those with repetitions first, counts last."""
+    names = list(section.rows[0]) if section.rows else []
+    ranked = []
+    for place, name in enumerate(names):
+        kinds = {type(row[name]) for row in section.rows}
+        if kinds <= {Samples, float, int} and (place or len(names) == 1):
+            ranked.append((0 if Samples in kinds else 1 if float in kinds else 2, place, name))
+    return [name for _, _, name in sorted(ranked)]
+
+
+def _label_rows(section: Section) -> list[str]:
+    """What tells the rows of a table apart: their text and the columns before the first figure."""
+    labels: list[str] = []
+    for row in section.rows:
+        words = []
+        for place, value in enumerate(row.values()):
+            if isinstance(value, Samples) or (isinstance(value, float) and place):
+                break
+            words.append(cell_text(value))
+        label = ", ".join(words[:3])
+        labels.append(label if label not in labels else f"{label} ({len(labels)})")
+    return labels
+
+
 def draw(path: Path, title: str, charts: Sequence[Chart]) -> None:
-    """Draw charts into one PNG, two a row."""
+    """Draw charts into one PNG, two a row, in few colours: small enough to be kept beside the code."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image
 
     columns = min(2, len(charts))
     lines = -(-len(charts) // columns)
@@ -166,7 +238,10 @@ def draw(path: Path, title: str, charts: Sequence[Chart]) -> None:
         _draw_chart(place, chart)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.set_dpi(90)
+    figure.canvas.draw()
+    drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))  # type: ignore[attr-defined]
+    drawn.convert("RGB").quantize(48, dither=Image.Dither.NONE).save(path, optimize=True)
     pyplot.close(figure)
 
 

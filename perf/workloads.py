@@ -8,6 +8,10 @@
 ``values="uniform"`` draws the columns uniformly instead: the worst case for compression, and what DESIGN.md §6's
 prototype was measured on. A log is made a user at a time (*user-major*) and can be put in order of arrival. The same
 parameters and seed give the same log.
+
+:func:`size_workload` gives the parameters for so many events of five or twenty columns, :func:`make_log` a log in
+memory, :func:`make_parts` the same log a couple of million events at a time, for logs that do not fit there. Real logs,
+and all of them by name: :mod:`perf.logs`.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ Array = NDArray[Any]
 
 ITEMS = 1_000_000
 LONGEST = 65_536
+PART_EVENTS = 1 << 21
 _FIRST_MOMENT = 1_700_000_000_000
 
 FIVE_COLUMNS = Schema(
@@ -45,6 +50,10 @@ TWENTY_COLUMNS = Schema(
     ]
 )  # fmt: skip
 """With ``ts`` twenty columns, 68 raw bytes an event: ids, categories, counts, floats and flags."""
+
+
+SCHEMAS = {5: FIVE_COLUMNS, 20: TWENTY_COLUMNS}
+"""By the number of columns, ``ts`` among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +149,66 @@ class Log:
         )  # fmt: skip
 
 
+def size_workload(events: int, columns: int = 5, **traits: Any) -> Workload:
+    """A workload of about so many events.
+
+    Args:
+        events: how many; the users are as many as their mean length asks for.
+        columns: 5 or 20, ``ts`` among them.
+        traits: other parameters of :class:`Workload`.
+
+    """
+    if columns not in SCHEMAS:
+        raise ValueError(f"{columns} columns: there are logs of {' and '.join(map(str, SCHEMAS))}")
+    fixed = Workload(users=0, schema=SCHEMAS[columns], **traits)
+    return replace(fixed, users=max(1, round(events / fixed.mean_length)))
+
+
 def make_log(workload: Workload, seed: int = 0) -> Log:
-    """Draw a user-major log."""
-    rng = np.random.default_rng(seed)
-    lengths = _draw_lengths(workload, rng)
-    offsets = np.zeros(workload.users + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
+    """Draw a user-major log: beside the log itself, memory for a part of it."""
+    users, offsets, begin = _draw_users(workload, seed)
     n = int(offsets[-1])
+    made = Log(
+        workload.schema, np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
+        {column.name: np.empty(n, column.numpy_dtype) for column in workload.schema.columns}, users, offsets,
+    )  # fmt: skip
+    first = 0
+    for part in _draw_parts(workload, seed, users, offsets, begin):
+        place = slice(first, first + len(part))
+        made.user_id[place], made.ts[place], made.visible_at[place] = part.user_id, part.ts, part.visible_at
+        for name, values in part.columns.items():
+            made.columns[name][place] = values
+        first += len(part)
+    return made
+
+
+def make_parts(workload: Workload, seed: int = 0) -> Iterator[Log]:
+    """The log of :func:`make_log` in logs of some users each, about ``PART_EVENTS`` events."""
+    yield from _draw_parts(workload, seed, *_draw_users(workload, seed))
+
+
+def _draw_users(workload: Workload, seed: int) -> tuple[Int64s, Int64s, Int64s]:
+    """Ids, where their events lie, and when the first of each happened."""
+    rng = np.random.default_rng(seed)
+    offsets = np.zeros(workload.users + 1, np.int64)
+    np.cumsum(_draw_lengths(workload, rng), out=offsets[1:])
     users = np.sort(rng.choice(1 << 48, workload.users, replace=False).astype(np.int64))
-    visible_at = _draw_clock(workload, offsets, rng)
+    return users, offsets, _FIRST_MOMENT + rng.integers(0, 30 * 86_400_000, workload.users)
+
+
+def _draw_parts(workload: Workload, seed: int, users: Int64s, offsets: Int64s, begin: Int64s) -> Iterator[Log]:
+    low = 0
+    while low < len(users):
+        high = max(low + 1, int(np.searchsorted(offsets, offsets[low] + PART_EVENTS, "right")) - 1)
+        rng = np.random.default_rng([seed, low])
+        yield _draw_part(workload, rng, users[low:high], offsets[low : high + 1], begin[low:high])
+        low = high
+
+
+def _draw_part(workload: Workload, rng: np.random.Generator, users: Int64s, offsets: Int64s, begin: Int64s) -> Log:
+    first, offsets = int(offsets[0]), offsets - offsets[0]
+    n = int(offsets[-1])
+    visible_at = _draw_clock(workload, offsets, begin, rng)
     ts = visible_at.copy()
     if workload.late:
         late = np.flatnonzero(rng.random(n) < workload.late)
@@ -157,7 +217,9 @@ def make_log(workload: Workload, seed: int = 0) -> Log:
     columns = {
         column.name: draw(column.name, column.numpy_dtype, n, workload, rng) for column in workload.schema.columns
     }
-    return Log(workload.schema, np.repeat(users, lengths), ts, visible_at, columns, users, offsets)
+    if "request_id" in columns and workload.values == "zipf":
+        columns["request_id"] += first  # no part's ids are another's
+    return Log(workload.schema, np.repeat(users, np.diff(offsets)), ts, visible_at, columns, users, offsets)
 
 
 def _draw_lengths(workload: Workload, rng: np.random.Generator) -> Int64s:
@@ -174,16 +236,14 @@ def _draw_lengths(workload: Workload, rng: np.random.Generator) -> Int64s:
     return np.clip(heavy * low, workload.shortest, workload.longest).astype(np.int64)
 
 
-def _draw_clock(workload: Workload, offsets: Int64s, rng: np.random.Generator) -> Int64s:
-    """Times of arrival, ascending within each user."""
+def _draw_clock(workload: Workload, offsets: Int64s, begin: Int64s, rng: np.random.Generator) -> Int64s:
+    """Times of arrival, ascending within each user from when his first event happened."""
     n = int(offsets[-1])
     gap = 1 + rng.exponential(1000 * workload.within_s, n).astype(np.int64)
     breaks = np.flatnonzero(rng.random(n) < 1 / workload.session_events)
     gap[breaks] += rng.exponential(1000 * workload.between_s, len(breaks)).astype(np.int64)
     clock = np.cumsum(gap)
-    begin = rng.integers(0, 30 * 86_400_000, len(offsets) - 1)
-    first = offsets[:-1]
-    clock += np.repeat(_FIRST_MOMENT + begin - clock[np.minimum(first, max(n - 1, 0))], np.diff(offsets))
+    clock += np.repeat(begin - clock[np.minimum(offsets[:-1], max(n - 1, 0))], np.diff(offsets))
     return clock
 
 

@@ -1,0 +1,189 @@
+"""Which figures answer the report's questions, which compare with others, and which stand in README.md.
+
+Nothing here is a figure: only where figures stand. A bench is compared with others by an entry of :data:`COMPARISONS`,
+quoted in README.md by one of :data:`MEASURED`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from perf.results import Figure, Pick
+
+Question = Literal["smaller", "read", "peers", "memory", "length"]
+
+QUESTIONS: dict[Question, tuple[str, str]] = {
+    "smaller": ("How much smaller?", "bytes stored, times ours"),
+    "read": ("How much less is read?", "bytes read, times ours"),
+    "peers": ("How fast against each peer?", "times as fast as"),
+    "memory": ("How far from the memory bound?", "share reached of the speed of"),
+    "length": ("What did length buy?", "times the shortest's"),
+}
+"""What the first page answers, in a line each, and what its numbers are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How we stand against something else.
+
+    Attributes:
+        question: of :data:`QUESTIONS`.
+        against: against what: a text, with the figure's ``{column}`` and the row's columns by name.
+        at: under which conditions, likewise.
+        pick: the figures.
+        ours: whether larger figures are better for us; if ``"smaller"``, one over each is what counts.
+        peer: whether the other is something that a user could take instead; bounds of the machine are not.
+
+    """
+
+    question: Question
+    against: str
+    at: str
+    pick: Pick
+    ours: Literal["larger", "smaller"] = "larger"
+    peer: bool = True
+
+    def stand(self, figure: Figure) -> Figure:
+        """A figure as what counts: above 1 we are better."""
+        return figure if self.ours == "larger" else figure.inverse()
+
+
+OURS = ("store, lz4", "store, lz4, reused", "store, none")
+"""Ways of :mod:`perf.access` that are this store's."""
+
+COMPARISONS: tuple[Comparison, ...] = (
+    Comparison(
+        "smaller", "fat rows (Parquet, zstd, as they arrive)", "{length} events",
+        Pick("fatrows", "MB stored", "x"),
+    ),
+    Comparison(
+        "smaller", "fat rows (Parquet, zstd, sorted by user)", "{length} events",
+        Pick("fatrows", "MB stored", "sorted x"),
+    ),
+    Comparison(
+        "smaller", "the same events in Parquet, lz4, sorted by user", "{log}, {store}",
+        Pick("footprint", "Bytes an event", "of lz4"), ours="smaller",
+    ),
+    Comparison(
+        "read", "fat rows (Parquet, zstd)", "an epoch {order}, {length} events",
+        Pick("fatrows", "MB read", "zstd", over="ours"),
+    ),
+    Comparison(
+        "peers", "arrays in memory", "{events} events, {order}, {values} values, {compression}, new outputs",
+        Pick("read", "Against arrays", "new outputs"),
+    ),
+    Comparison(
+        "peers", "{way}", "random users, {events} events",
+        Pick("read", "Against others", "times ours", where={
+            "way": ("memmap", "Parquet, random", "Parquet, in order", "Lance", "Vortex", "Vortex, event rows",
+                    "HF datasets"),
+        }),
+    ),
+    Comparison(
+        "peers", "{way}", "random users, {events} events, a process of its own",
+        Pick("throughput", "random", "x time", without={"way": OURS}),
+    ),
+    Comparison(
+        "peers", "{way}", "examples sorted by user, {events} events, a process of its own",
+        Pick("throughput", "by user", "x time", without={"way": OURS}),
+    ),
+    Comparison(
+        "peers", "DuckDB's ASOF join", "{requests} requests", Pick("resolve", "Requests resolved", "over duckdb"),
+    ),
+    Comparison(
+        "peers", "Polars' join_asof", "{requests} requests", Pick("resolve", "Requests resolved", "over polars"),
+    ),
+    Comparison(
+        "peers", "{way}", "feeding a trainer",
+        Pick("feeders", "Others", "speed over the loader", where={
+            "way": ("DataLoader(2) over memmap", "fat rows in Parquet, in file order", "CSV of JSON lists (one batch)"),
+        }),
+        ours="smaller",
+    ),
+    Comparison(
+        "memory", "a copy of the same bytes", "{events} events, {compression}",
+        Pick("read", "Where the time goes", "copy of its bytes"), peer=False,
+    ),
+)  # fmt: skip
+"""Every comparison with others. Figures below 1 are listed under "Where others are better"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A line of README.md's table.
+
+    Attributes:
+        what: was measured.
+        seen: the figures, each with words behind it; ``{at}`` in them is the row's column of that name, of all figures.
+
+    """
+
+    what: str
+    seen: tuple[tuple[Pick, str], ...]
+
+
+def _read(order: str, compression: str, values: str = "zipf") -> Pick:
+    return Pick("read", "Against arrays", "new outputs", {"order": order, "values": values, "compression": compression})
+
+
+MEASURED: tuple[Measured, ...] = (
+    Measured(
+        "bytes on disk over Parquet with LZ4 sorted by user, a synthetic log",
+        ((Pick("footprint", "Bytes an event", "of lz4", {"log": "synthetic"}), "{store}"),),
+    ),
+    Measured(
+        "the same over raw columns", ((Pick("footprint", "Bytes an event", "of raw", {"log": "synthetic"}), "{store}"),)
+    ),
+    Measured(
+        "bytes on disk over Parquet with LZ4 sorted by user, real logs (thousands of users with two events)",
+        ((Pick("footprint", "Bytes an event", "of lz4", {"log": ("git", "ansible")}), "{log}, {store}"),),
+    ),
+    Measured(
+        "appends in bulk, unsorted, one process, M events/s",
+        ((Pick("ingest", "Bulk", "M events/s"), "{events a history} events a user"),),
+    ),
+    Measured(
+        "single events in durable groups of 1,000, events/s",
+        ((Pick("ingest", "Single", "events/s"), "{shards} shards"),),
+    ),
+    Measured(
+        "bytes stored, fat rows (zstd, as they arrive) over store and slim examples; every tenth event an example",
+        ((Pick("fatrows", "MB stored", "x"), "{length} events"),),
+    ),
+    Measured(
+        "bytes read by an epoch, fat rows over store and slim examples, in order of arrival",
+        ((Pick("fatrows", "MB read", "zstd", {"order": "arriving"}, over="ours"), "{length} events"),),
+    ),
+    Measured(
+        "served against trained on, with late and duplicate events, killed writers and compaction: examples",
+        (
+            (
+                Pick("protocol", "drawn", "differ", {"rebuilt by": "logged pointer, streamed"}),
+                "differ, by logged pointers",
+            ),
+            (
+                Pick("protocol", "drawn", "leak", {"rebuilt by": "point in time on ts"}),
+                "leak, joined on event time",
+            ),
+            (Pick("protocol", "drawn", "of", {"rebuilt by": "point in time on ts"}), "rebuilt"),
+        ),
+    ),
+    Measured(
+        "reads of random users over slices of arrays in memory, without LZ4 (above 1: faster)",
+        ((_read("random", "none"), "{events} events"),),
+    ),
+    Measured("the same with LZ4", ((_read("random", "lz4"), "{events} events"),)),
+    Measured(
+        "the same with LZ4, clustered (16 examples of each user)", ((_read("clustered", "lz4"), "{events} events"),)
+    ),
+    Measured(
+        "reads with LZ4 over fat rows in Parquet at random",
+        ((Pick("read", "Against others", "times ours", {"way": "Parquet, random"}), "{events} events"),),
+    ),
+    Measured(
+        "time of two threads over one's, with LZ4",
+        ((Pick("read", "What it depends on", "2 threads", {"compression": "lz4"}), "{events} events"),),
+    ),
+)
+"""README.md's table, line by line."""

@@ -1,0 +1,154 @@
+"""The report and README.md's table are what the benches' files say, and say what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perf.__main__ import BENCHES, note_failure, run_apart
+from perf.answers import Comparison, Measured
+from perf.collect import BEGIN, END, Pages, load_pages, put_measured, take_results
+from perf.harness import Report, Samples, Section, Settings, run_bench
+from perf.results import Pick, Result, StalePickError, load_results
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(name: str, title: str, rows: list[dict[str, Any]], **also: Any) -> Result:
+    return Result(
+        {
+            "bench": name, "question": "How?\n\nSo.", "when": "2026-01-02T03:04:05+00:00", "machine": None,
+            "run": {"arguments": ["--out", "elsewhere", "--seed", "7"], "seed": 7, "full": False, "took_s": 60.0},
+            "noise": {"figures": 2, "noisy": 1}, "sections": [{"title": title, "rows": rows}], **also,
+        }
+    )  # fmt: skip
+
+
+def samples(*values: float) -> Any:
+    return Samples(np.array(values)).describe()
+
+
+def reads(*times: float) -> dict[str, Result]:
+    rows = [
+        {"events": 128 << place, "way": "Lance", "us": samples(1.0, 2.0), "times ours": samples(one, one)}
+        for place, one in enumerate(times)
+    ]
+    return {"read": bench("read", "Against others: so many", rows)}
+
+
+def line(page: str, begins: str) -> str:
+    return next(one for one in page.splitlines() if one.startswith(begins))
+
+
+@pytest.fixture(autouse=True)
+def one_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = Pick("read", "Against others", "times ours", {"way": "Lance"})
+    others = Comparison("peers", "{way}", "random users, {events} events", figures)
+    monkeypatch.setattr("perf.collect.COMPARISONS", [others])
+    monkeypatch.setattr("perf.collect.MEASURED", [Measured("reads over Lance's", ((figures, "{events} events"),))])
+
+
+def test_a_changed_number_changes_the_report() -> None:
+    page = Pages(reads(2.5, 40.0)).page()
+    assert "Lance 2.5 to 40" in line(page, "1. **How fast")
+    assert "Lance 2.5 to 60" in line(Pages(reads(2.5, 60.0)).page(), "1. **How fast")
+    assert "| 128 | Lance | ~1.5 (1.25 to 1.75) | 2.5 (2.5 to 2.5) |" in page
+    assert "noisy: 1 of 2 figures" in page
+
+
+def test_every_number_stands_beside_its_file_and_command() -> None:
+    answer = line(Pages(reads(2.5)).page(), "1. **How fast")
+    assert "results/read.json" in answer
+    assert "`python -m perf.read --seed 7`" in answer, "the seed belongs to it, where it was written does not"
+
+
+def test_what_has_not_run_is_named_with_its_command() -> None:
+    page = Pages({}).page()
+    assert "not run: `python -m perf.read`" in line(page, "1. **How fast")
+    assert all("not run" in line(page, f"| {name} ") and f"perf.{name}" in page for name in BENCHES)
+    assert "| not run |" in Pages({}).measured()
+
+
+def test_a_machine_that_was_busy_is_told() -> None:
+    document = dict(reads(2.5)["read"].document)
+    busy = document | {"run": document["run"] | {"cores": {"others": 0.4, "stolen": 0.0}}}
+    assert "too noisy to tell.**" in Pages({"read": Result(busy)}).page()
+    assert "too noisy to tell.**" not in Pages(reads(2.5)).page()
+
+
+def test_a_peer_that_is_better_is_listed() -> None:
+    better = Pages(reads(0.8, 3.0)).others()
+    assert "Lance: times as fast as it 0.8 (random users, 128 events)" in better
+    assert "256 events" not in better
+    assert "Nowhere" in Pages(reads(1.5)).others()
+
+
+def test_a_pick_of_a_column_that_is_gone_is_told() -> None:
+    pages = Pages({"read": bench("read", "Against others", [{"way": "Lance", "times": 1.0}])})
+    assert "not found: read.json" in pages.page()
+    assert pages.stale
+
+
+def test_a_ratio_of_columns_is_formed_within_repetitions() -> None:
+    rows = [{"ours": samples(1, 2, 4), "theirs": samples(2, 4, 8)}]
+    [figure] = Pick("read", "T", "theirs", over="ours").find({"read": bench("read", "T", rows)})
+    assert (figure.value, figure.low, figure.high, figure.noisy) == (2, 2, 2, False)
+
+
+def test_a_pick_that_matches_no_row_is_an_error() -> None:
+    with pytest.raises(StalePickError, match="no figure"):
+        Pick("read", "T", "x", {"way": "Vortex"}).find({"read": bench("read", "T", [{"way": "Lance", "x": 1.0}])})
+
+
+def measure(settings: Settings) -> Report:
+    noisy, steady = Samples(np.array([1.0, 2.0, 3.0])), Samples(np.array([1.0, 1.0, 1.0]) / 3)
+    return Report([Section("Ways", [{"way": "a", "ratio": noisy}, {"way": "b", "ratio": steady}])])
+
+
+def test_a_bench_leaves_all_that_its_figures_depend_on_and_a_picture(tmp_path: Path) -> None:
+    run_bench("lookup", "How?", measure, ["--out", str(tmp_path), "--seed", "3"])
+    document = json.loads((tmp_path / "lookup.json").read_text())
+    assert {"cpu", "cores", "memory_bytes", "page_bytes", "kernel", "python", "revision", "changed"} <= {
+        *document["machine"]
+    }
+    assert {"numpy", "numba", "lmdb", "torch"} <= {*document["machine"]["packages"]}
+    assert document["run"]["seed"] == 3 and len(document["run"]["load"]) == 2
+    assert document["noise"] == {"figures": 2, "noisy": 1}
+    assert document["sections"][0]["rows"][1]["ratio"]["values"] == [0.333333] * 3, "every repetition, to six digits"
+    assert (tmp_path / "lookup.png").read_bytes()[:4] == b"\x89PNG", "one without charts gets its table's figures"
+    assert take_results(tmp_path, tmp_path / "kept") == ["lookup"]
+    assert take_results(tmp_path, tmp_path / "kept") == [], "only what is newer"
+    page = load_pages(tmp_path / "kept").page()
+    assert "![lookup](results/lookup.png)" in page and "`python -m perf.lookup --seed 3`" in page
+
+
+def test_a_bench_that_fails_or_hangs_is_told_and_ended(tmp_path: Path) -> None:
+    assert run_apart([sys.executable, "-c", "raise SystemExit(3)"], 60) == "exit status 3"
+    assert "not done" in run_apart([sys.executable, "-c", "import time; time.sleep(60)"], 0.2)
+    note_failure(tmp_path / "lookup.json", "lookup", "exit status 3", ["--seed", "0"], begin=0)
+    page = Pages(load_results(tmp_path)).page()
+    assert "failed: exit status 3" in line(page, "| [lookup]")
+
+
+def test_files_that_are_too_large_to_keep_are_refused(tmp_path: Path) -> None:
+    document = dict(reads(1.0)["read"].document) | {"facts": "x" * (1 << 19)}
+    (tmp_path / "read.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="bytes"):
+        take_results(tmp_path, tmp_path / "kept")
+
+
+def test_a_page_without_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="marks"):
+        put_measured("no table here", "|")
+    assert put_measured(f"a\n{BEGIN}\nold\n{END}\nz", "| new |") == f"a\n{BEGIN}\n| new |\n{END}\nz"
+
+
+def test_the_command_line_says_what_it_takes() -> None:
+    said = subprocess.run([sys.executable, "-m", "perf.collect", "nothing"], cwd=ROOT, capture_output=True, text=True)
+    assert said.returncode == 2 and "run python -m perf.nothing" in said.stderr
