@@ -35,6 +35,7 @@ BENCHES: dict[str, str] = {
     "loader": "whether a step ever waits, and what each means of the loader brings",
     "feeders": "the loader beside what a user would write instead",
     "endurance": "the loader killed at random moments and resumed, and what grows while epochs go by",
+    "length": "what longer histories buy a model on real logs, and what a join on event time fakes",
     "soak": "processes of every kind on one store, killed at random: what was done, and what was lost",
     "hostile": "stores with damaged files, opened and used: named errors, and what LMDB's own pages may do",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",

@@ -33,13 +33,14 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from perf.intervals import Interval
 from perf.machine import CoreTime, Counters, Machine, describe_machine, installed_version
 from perf.report import Chart, Curve, Report, Section, draw, plot_sections, show, write_json
 from perf.timing import Comparison, Line, Samples, interleave, timed
 
 __all__ = [
-    "Chart", "Comparison", "Counters", "Curve", "Line", "Machine", "Report", "Samples", "Section", "Settings",
-    "describe_machine", "installed_version", "interleave", "run_bench", "timed",
+    "Chart", "Comparison", "Counters", "Curve", "Interval", "Line", "Machine", "Report", "Samples", "Section",
+    "Settings", "describe_machine", "installed_version", "interleave", "run_bench", "timed",
 ]  # fmt: skip
 
 OUT = Path("perf/out")

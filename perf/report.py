@@ -14,10 +14,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from perf.intervals import Interval
 from perf.machine import Machine
 from perf.timing import Samples
 
-Cell = str | int | float | bool | None | Samples
+Cell = str | int | float | bool | None | Samples | Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points of one variant: y over x, with the quartiles as error bars where they are given."""
+    """Points of one variant: y over x; quartiles or the interval are error bars where they are given."""
 
     name: str
     x: Sequence[float | str]
-    y: Sequence[Samples | float]
+    y: Sequence[Samples | Interval | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,13 @@ def _lay_out(value: Any, depth: int = 0) -> str:
 
 
 def asdict_chart(chart: Chart) -> dict[str, Any]:
-    """A chart as plain data: of what was measured several times, the quartiles."""
+    """A chart as plain data: of what has an error bar, its low end, its middle and its high end."""
     plain = {key: getattr(chart, key) for key in ("title", "x", "y", "kind", "log_x", "log_y", "line_at")}
     plain["curves"] = [
         {
             "name": curve.name,
             "x": list(curve.x),
-            "y": [[y.low, y.median, y.high] if isinstance(y, Samples) else y for y in curve.y],
+            "y": [y if isinstance(y, int | float) else _spread(y) for y in curve.y],
         }
         for curve in chart.curves
     ]
@@ -152,7 +153,7 @@ def cell_text(value: Cell) -> str:
     """A value as it stands in a table."""
     if value is None:
         return "-"
-    if isinstance(value, Samples):
+    if isinstance(value, Samples | Interval):
         return value.text()
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -245,12 +246,17 @@ def draw(path: Path, title: str, charts: Sequence[Chart]) -> None:
     pyplot.close(figure)
 
 
+def _spread(y: Samples | Interval | float) -> tuple[float, float, float]:
+    """Low end of the error bar, the point, and the high end."""
+    if isinstance(y, Samples):
+        return y.low, y.median, y.high
+    return (y.low, y.value, y.high) if isinstance(y, Interval) else (y, y, y)
+
+
 def _draw_chart(axes: Any, chart: Chart) -> None:
     places = list(dict.fromkeys(x for curve in chart.curves for x in curve.x))
     for index, curve in enumerate(chart.curves):
-        middle = np.array([y.median if isinstance(y, Samples) else y for y in curve.y], float)
-        low = np.array([y.low if isinstance(y, Samples) else y for y in curve.y], float)
-        high = np.array([y.high if isinstance(y, Samples) else y for y in curve.y], float)
+        low, middle, high = np.array([_spread(y) for y in curve.y], float).T
         errors = np.maximum([middle - low, high - middle], 0)
         if chart.kind == "bars":
             width = 0.8 / len(chart.curves)
