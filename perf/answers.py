@@ -14,11 +14,11 @@ from perf.results import Figure, Pick
 Question = Literal["smaller", "read", "peers", "memory", "length"]
 
 QUESTIONS: dict[Question, tuple[str, str]] = {
-    "smaller": ("How much smaller?", "bytes stored, times ours"),
-    "read": ("How much less is read?", "bytes read, times ours"),
-    "peers": ("How fast against each peer?", "times as fast as"),
-    "memory": ("How far from the memory bound?", "share reached of the speed of"),
-    "length": ("What did length buy?", "times the shortest's"),
+    "smaller": ("How much smaller?", "bytes stored, theirs over ours"),
+    "read": ("How much less is read?", "bytes read, theirs over ours"),
+    "peers": ("How fast against each peer?", "our speed over theirs"),
+    "memory": ("How far from the memory bound?", "our speed over that of"),
+    "length": ("What did length buy?", "change, with its interval"),
 }
 """What the first page answers, in a line each, and what its numbers are."""
 
@@ -74,13 +74,6 @@ COMPARISONS: tuple[Comparison, ...] = (
         Pick("read", "Against arrays", "new outputs"),
     ),
     Comparison(
-        "peers", "{way}", "random users, {events} events",
-        Pick("read", "Against others", "times ours", where={
-            "way": ("memmap", "Parquet, random", "Parquet, in order", "Lance", "Vortex", "Vortex, event rows",
-                    "HF datasets"),
-        }),
-    ),
-    Comparison(
         "peers", "{way}", "random users, {events} events, a process of its own",
         Pick("throughput", "random", "x time", without={"way": OURS}),
     ),
@@ -110,6 +103,26 @@ COMPARISONS: tuple[Comparison, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """What something changes, told with its interval.
+
+    Attributes:
+        question: of :data:`QUESTIONS`.
+        what: changed: a text with ``{column}`` and the row's columns.
+        pick: the differences.
+
+    """
+
+    question: Question
+    what: str
+    pick: Pick
+
+
+DIFFERENCES: tuple[Difference, ...] = ()
+"""Answers that are no ratios."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """A line of README.md's table.
 
@@ -126,6 +139,8 @@ class Measured:
 def _read(order: str, compression: str, values: str = "zipf") -> Pick:
     return Pick("read", "Against arrays", "new outputs", {"order": order, "values": values, "compression": compression})
 
+
+SOAKED = ""  # its title begins with the minutes that it took
 
 MEASURED: tuple[Measured, ...] = (
     Measured(
@@ -145,7 +160,7 @@ MEASURED: tuple[Measured, ...] = (
     ),
     Measured(
         "single events in durable groups of 1,000, events/s",
-        ((Pick("ingest", "Single", "events/s"), "{shards} shards"),),
+        ((Pick("ingest", "Single", "events/s"), "shards: {shards}"),),
     ),
     Measured(
         "bytes stored, fat rows (zstd, as they arrive) over store and slim examples; every tenth event an example",
@@ -164,9 +179,19 @@ MEASURED: tuple[Measured, ...] = (
             ),
             (
                 Pick("protocol", "drawn", "leak", {"rebuilt by": "point in time on ts"}),
-                "leak, joined on event time",
+                "of {of} leak, joined on event time",
             ),
-            (Pick("protocol", "drawn", "of", {"rebuilt by": "point in time on ts"}), "rebuilt"),
+        ),
+    ),
+    Measured(
+        "processes on one store, killed at random moments",
+        (
+            (Pick("soak", "How often each was killed", "SIGKILLs", {"process": "all"}), "kills"),
+            (
+                Pick("soak", SOAKED, "times", {"what": ("batches acknowledged", "histories compared")}),
+                "{what}",
+            ),
+            (Pick("soak", "What was lost", "found"), "{what}"),
         ),
     ),
     Measured(
@@ -180,6 +205,10 @@ MEASURED: tuple[Measured, ...] = (
     Measured(
         "reads with LZ4 over fat rows in Parquet at random",
         ((Pick("read", "Against others", "times ours", {"way": "Parquet, random"}), "{events} events"),),
+    ),
+    Measured(
+        "clustered reads whose examples share their windows, with LZ4, over slices of arrays",
+        ((Pick("read", "Clustered", "lz4, shared windows"), "{events} events"),),
     ),
     Measured(
         "time of two threads over one's, with LZ4",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.__main__ import BENCHES
-from perf.answers import COMPARISONS, MEASURED, QUESTIONS, Comparison, Measured
+from perf.answers import COMPARISONS, DIFFERENCES, MEASURED, QUESTIONS, Comparison, Difference, Measured
 from perf.harness import OUT
 from perf.results import Figure, Result, StalePickError, command_of, load_results, number_text, read_figure
 
@@ -108,8 +108,11 @@ class Pages:
             some = [comparison for comparison in COMPARISONS if comparison.question == question]
             found = self._by_other(some)
             said = [f"{against} {_span(figures)}" for against, figures in found.items()]
-            text = f"{unit} {'; '.join(said)}" if said else ""
-            names = list(dict.fromkeys(comparison.pick.bench for comparison in some))
+            changes = [difference for difference in DIFFERENCES if difference.question == question]
+            said += [_change(change, figure) for change in changes for figure in self._find(change)]
+            text = f"{unit}: {'; '.join(said)}" if said else ""
+            asked_of: list[Comparison | Difference] = [*some, *changes]
+            names = list(dict.fromkeys(one.pick.bench for one in asked_of))
             sources = "; ".join(filter(None, [text, *(self._source(name) for name in names)]))
             lines.append(f"1. **{asked}** {sources or 'no bench answers this'}.")
         return "\n".join(lines)
@@ -130,9 +133,9 @@ class Pages:
                 found.setdefault(_fill(comparison.against, figure), []).append(comparison.stand(figure))
         return found
 
-    def _find(self, comparison: Comparison) -> list[Figure]:
+    def _find(self, asking: Comparison | Difference) -> list[Figure]:
         try:
-            return comparison.pick.find(self.results)
+            return asking.pick.find(self.results)
         except StalePickError as stale:
             if str(stale) not in self.stale:
                 self.stale.append(str(stale))
@@ -150,7 +153,7 @@ class Pages:
             for figure in worse:
                 words = f"{comparison.stand(figure).text()} ({_fill(comparison.at, figure)})"
                 by_other.setdefault(_fill(comparison.against, figure), []).append(words)
-            lines += [f"- {against}: {unit} it {'; '.join(said)}" for against, said in by_other.items()]
+            lines += [f"- {against} ({unit}): {'; '.join(said)}" for against, said in by_other.items()]
         said = "\n".join(lines) or "Nowhere in what has run."
         return f"## Where others are better\n\n{said}"
 
@@ -270,6 +273,12 @@ def _fill(words: str, figure: Figure) -> str:
         if not isinstance(value, Mapping):
             words = words.replace(f"{{{column}}}", f"{value:,}" if isinstance(value, int) else str(value))
     return words.replace("{column}", figure.column)
+
+
+def _change(change: Difference, figure: Figure) -> str:
+    untold = ", none that could be told" if figure.low <= 0 <= figure.high else ""
+    interval = f"{number_text(figure.low)} to {number_text(figure.high)}"
+    return f"{_fill(change.what, figure)} {number_text(figure.value)} ({interval}{untold})"
 
 
 def _span(figures: Sequence[Figure]) -> str:

@@ -188,7 +188,7 @@ def plot_sections(sections: Sequence[Section]) -> list[Chart]:
     for section in sections:
         columns = _measured_columns(section)
         if columns:
-            labels = _label_rows(section)
+            labels = _label_rows(section, columns[0])
             values = [value if isinstance(value := row[columns[0]], Samples) else float(value) for row in section.rows]  # type: ignore[arg-type]
             middle = [value.median if isinstance(value, Samples) else value for value in values]
             wide = min(middle) > 0 and max(middle) > 100 * min(middle)
@@ -207,13 +207,13 @@ def _measured_columns(section: Section) -> list[str]:
     return [name for _, _, name in sorted(ranked)]
 
 
-def _label_rows(section: Section) -> list[str]:
-    """What tells the rows of a table apart: their text and the columns before the first figure."""
+def _label_rows(section: Section, drawn: str) -> list[str]:
+    """What tells the rows of a table apart: what stands before the first figure, and before the one that is drawn."""
     labels: list[str] = []
     for row in section.rows:
         words = []
-        for place, value in enumerate(row.values()):
-            if isinstance(value, Samples) or (isinstance(value, float) and place):
+        for place, (name, value) in enumerate(row.items()):
+            if name == drawn or isinstance(value, Samples) or (isinstance(value, float) and place):
                 break
             words.append(cell_text(value))
         label = ", ".join(words[:3])

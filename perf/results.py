@@ -118,7 +118,8 @@ class Pick:
 
     Attributes:
         bench: its name.
-        table: how the table's title begins; every table that begins so is looked at.
+        table: how the table's title begins; every table that begins so is looked at. Empty: all tables that have the
+            columns of ``where``.
         column: the column of the figures; a tuple: of several.
         where: values of other columns, by name; a tuple of values allows any of them.
         without: the same of rows that are left out.
@@ -154,6 +155,8 @@ class Pick:
     def _of_row(self, row: Mapping[str, Any]) -> Iterator[Figure]:
         columns = (self.column,) if isinstance(self.column, str) else self.column
         absent = [name for name in (*self.where, *self.without) if name not in row]
+        if absent and not self.table:
+            return
         if absent:
             raise StalePickError(f"{self.bench}.json, {self.table!r}: no column {absent[0]!r}, there are {[*row]}")
         for name, wanted in self.where.items():

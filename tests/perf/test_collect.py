@@ -84,7 +84,7 @@ def test_a_machine_that_was_busy_is_told() -> None:
 
 def test_a_peer_that_is_better_is_listed() -> None:
     better = Pages(reads(0.8, 3.0)).others()
-    assert "Lance: times as fast as it 0.8 (random users, 128 events)" in better
+    assert "Lance (our speed over theirs): 0.8 (random users, 128 events)" in better
     assert "256 events" not in better
     assert "Nowhere" in Pages(reads(1.5)).others()
 
