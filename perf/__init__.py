@@ -15,9 +15,9 @@ How a bench gets into the report:
    there: each bench's tables (``Report.sections``), notes and picture, under the command that makes them again. Keep
    ``Report.facts`` small: a file of more than 256 KiB is refused;
 4. figures that stand against something else are named in ``COMPARISONS`` of :mod:`perf.answers`: by bench, beginning
-   of the table's title, column, and rows. They make up the five lines of the first page, and those on the wrong side
-   of 1 are listed under "Where others are better". Figures of README.md are named in ``MEASURED`` there, and put into
-   it by ``python -m perf.collect --readme``.
+   of the table's title, column, and rows. They make up the five lines of the first page, with what ``DIFFERENCES``
+   names, and those on the wrong side of 1 are listed under "Where others are better". Figures of README.md are named in
+   ``MEASURED`` there, and put into it by ``python -m perf.collect --readme``.
 
 So titles (up to the first number in them) and columns are names: whoever changes one changes :mod:`perf.answers`, and
 ``perf.collect`` says what it did not find. Rows with one peer each (``way``, conditions, a ratio in a column of its

@@ -29,7 +29,8 @@ class Comparison:
 
     Attributes:
         question: of :data:`QUESTIONS`.
-        against: against what: a text, with the figure's ``{column}`` and the row's columns by name.
+        against: against what: a text, with the row's columns by name, ``{column}``, and ``{title}`` of the table up to
+            a colon.
         at: under which conditions, likewise.
         pick: the figures.
         ours: whether larger figures are better for us; if ``"smaller"``, one over each is what counts.
@@ -108,7 +109,7 @@ class Difference:
 
     Attributes:
         question: of :data:`QUESTIONS`.
-        what: changed: a text with ``{column}`` and the row's columns.
+        what: changed: a text as in a :class:`Comparison`.
         pick: the differences.
 
     """
@@ -118,7 +119,13 @@ class Difference:
     pick: Pick
 
 
-DIFFERENCES: tuple[Difference, ...] = ()
+DIFFERENCES: tuple[Difference, ...] = (
+    Difference(
+        "length",
+        "{title}, requests served {events served} events, {metric} at {column}",
+        Pick("length", "", ("4,096 - 16", "256 - 16"), {"metric": ("NE", "HR@10"), "events served": "4,096 and more"}),
+    ),
+)
 """Answers that are no ratios."""
 
 

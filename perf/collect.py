@@ -272,7 +272,7 @@ def _fill(words: str, figure: Figure) -> str:
     for column, value in figure.row.items():
         if not isinstance(value, Mapping):
             words = words.replace(f"{{{column}}}", f"{value:,}" if isinstance(value, int) else str(value))
-    return words.replace("{column}", figure.column)
+    return words.replace("{column}", figure.column).replace("{title}", figure.title)
 
 
 def _change(change: Difference, figure: Figure) -> str:

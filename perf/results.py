@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ class Figure:
         value: the number, a median where there were repetitions.
         low, high: its quartiles; the value itself where there were no repetitions.
         noisy: whether it is too noisy to tell.
+        title: of its table, up to the first colon.
 
     """
 
@@ -102,10 +103,11 @@ class Figure:
     low: float
     high: float
     noisy: bool = False
+    title: str = ""
 
     def inverse(self) -> Figure:
         """One over it."""
-        return Figure(self.row, self.column, 1 / self.value, 1 / self.high, 1 / self.low, self.noisy)
+        return replace(self, value=1 / self.value, low=1 / self.high, high=1 / self.low)
 
     def text(self) -> str:
         """As it stands in a text."""
@@ -147,7 +149,12 @@ class Pick:
         tables = result.tables(self.table)
         if not tables:
             raise StalePickError(f"{self.bench}.json has no table whose title begins {self.table!r}")
-        found = [figure for table in tables for row in table["rows"] for figure in self._of_row(row)]
+        found = [
+            replace(figure, title=table["title"].partition(":")[0])
+            for table in tables
+            for row in table["rows"]
+            for figure in self._of_row(row)
+        ]
         if not found:
             raise StalePickError(f"{self.bench}.json, {self.table!r}: no figure in {self.column!r} where {self.where}")
         return found
