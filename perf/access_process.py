@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perf.access import RANDOM, WAYS, Case, Read, Way
+from perf.access import WAYS
+from perf.cases import RANDOM, Case, Read, Way
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
         _say({"missing": missing})
     elif do == "build":
         for folder in folders:
-            _say({"bytes": build(way, name, Case.load(Path(folder)), order)})
+            _say({"bytes": build(way, name, Case.load(Path(folder)), order), "versions": way.versions()})
     else:
         serve(way, name, Case.load(Path(folders[0])), order)
 

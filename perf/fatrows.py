@@ -15,26 +15,28 @@ smaller than memory reads its device once, however many epochs follow, is not co
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from perf.harness import Chart, Counters, Curve, Report, Samples, Section, Settings, run_bench
+from perf.fatfiles import (
+    APPEND_EVENTS,
+    append_live,
+    in_child,
+    read_parquet,
+    read_store,
+    size_of,
+    write_fat,
+    write_slim,
+)
+from perf.harness import Chart, Curve, Report, Samples, Section, Settings, run_bench
 from perf.report import Cell
 from perf.workloads import Log, Workload, make_log
-from uihkv import Pointers, Projection, Store
 
 EVERY = 10
 LENGTHS = (256, 1024, 4096, 16_384)
 BATCH = 1024
-APPEND_EVENTS = 16_384
-"""Events an append of the live log has: one commit a shard."""
-ROW_GROUP_EVENTS = 1 << 20
 CODECS = ("zstd", "lz4")
 ARRIVING, SORTED = "arriving", "sorted"
 
@@ -53,10 +55,10 @@ def measure(settings: Settings) -> Report:
     user = np.searchsorted(log.offsets, rows, "right") - 1
     examples = {ARRIVING: rows[np.argsort(rank[rows], kind="stable")], SORTED: rows}
     path = settings.scratch / "store"
-    store_written = _in_child(_append, path, log)
-    slim_written, slim_bytes = _in_child(_write_slim, path, settings.scratch / "slim.parquet", log, examples[ARRIVING])
-    store_bytes = _size(path)
-    slim_read = _in_child(_read_parquet, settings.scratch / "slim.parquet")
+    store_written = in_child(append_live, path, log)
+    slim_written, slim_bytes = in_child(write_slim, settings.scratch / "slim.parquet", log, examples[ARRIVING])
+    store_bytes = size_of(path)
+    slim_read = in_child(read_parquet, settings.scratch / "slim.parquet")
 
     stored: list[dict[str, Cell]] = []
     written: list[dict[str, Cell]] = []
@@ -75,7 +77,8 @@ def measure(settings: Settings) -> Report:
             for order, chosen in examples.items()
         }
         reads = {
-            order: _in_child(_read_store, path, log, chosen, length) + slim_read for order, chosen in examples.items()
+            order: in_child(read_store, path, log, chosen, length, BATCH) + slim_read
+            for order, chosen in examples.items()
         }
         facts["lengths"][length] = {
             "events_copied": int(window.sum()),
@@ -130,8 +133,8 @@ def measure(settings: Settings) -> Report:
 
 
 def _weigh_fat(path: Path, log: Log, rows: np.ndarray, length: int, codec: str) -> dict[str, int]:
-    written = _in_child(_write_fat, path, log, rows, length, codec)
-    entry = {"bytes": _size(path), "written": written, "read": _in_child(_read_parquet, path)}
+    written = in_child(write_fat, path, log, rows, length, codec)
+    entry = {"bytes": size_of(path), "written": written, "read": in_child(read_parquet, path)}
     path.unlink()
     return entry
 
@@ -142,110 +145,6 @@ def _numbers(rows: list[dict[str, Cell]], name: str) -> list[Samples | float]:
 
 def _change(ours: float, theirs: float) -> str:
     return f"{100 * (ours / theirs - 1):+.1f} %"
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.rglob("*.m*"))
-
-
-def _in_child(work: Callable[..., Any], *given: Any) -> Any:
-    """Run it in a forked process, whose counters are its own."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-
-    def run() -> None:
-        there.send(work(*given))
-        there.close()
-
-    process = context.Process(target=run)
-    process.start()
-    there.close()
-    try:
-        answer = here.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"{work.__name__} ended with exit status {process.exitcode}") from None
-    process.join()
-    return answer
-
-
-def _append(path: Path, log: Log) -> int:
-    arriving = log.in_arrival_order()
-    with Store.create(
-        path.with_name("warm"), log.schema, shards=1
-    ) as store:  # kernels that get compiled are written, too
-        store.append(arriving.rows(0, BATCH), arriving.visible_at[:BATCH])
-    with Store.create(path, log.schema, shards=4) as store:
-        before = Counters.now()
-        for first in range(0, len(log), APPEND_EVENTS):
-            store.append(
-                arriving.rows(first, first + APPEND_EVENTS), arriving.visible_at[first : first + APPEND_EVENTS]
-            )
-        return (Counters.now() - before).wchar
-
-
-def _pointers(log: Log, rows: np.ndarray) -> Pointers:
-    """The prefix before each of these rows of a user-major log."""
-    user = np.searchsorted(log.offsets, rows, "right") - 1
-    version = rows - log.offsets[user]
-    last_ts = np.where(version > 0, log.ts[np.maximum(rows - 1, 0)], 0)
-    return Pointers(log.user_id[rows], version, last_ts)
-
-
-def _write_slim(store: Path, path: Path, log: Log, rows: np.ndarray) -> tuple[int, int]:
-    before = Counters.now()
-    table = _pointers(log, rows).to_arrow().append_column("label", pa.array(log.columns["action"][rows]))
-    pq.write_table(table, path, compression="zstd")
-    return (Counters.now() - before).wchar, path.stat().st_size
-
-
-def _fat_batches(log: Log, rows: np.ndarray, length: int) -> Iterator[pa.Table]:
-    """Examples with their histories copied in, about ``ROW_GROUP_EVENTS`` events at a time."""
-    user = np.searchsorted(log.offsets, rows, "right") - 1
-    low = np.maximum(log.offsets[user], rows - length)
-    count = rows - low
-    part = np.cumsum(count) // ROW_GROUP_EVENTS
-    for some in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(part)) + 1):
-        offsets = np.concatenate([[0], np.cumsum(count[some])])
-        event = np.arange(offsets[-1]) + np.repeat(low[some] - offsets[:-1], count[some])
-        columns = {"user_id": pa.array(log.user_id[rows[some]]), "label": pa.array(log.columns["action"][rows[some]])}
-        for name, values in log.readable.items():
-            columns[name] = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values[event]))
-        yield pa.table(columns)
-
-
-def _write_fat(path: Path, log: Log, rows: np.ndarray, length: int, codec: str) -> int:
-    before = Counters.now()
-    writer = None
-    for table in _fat_batches(log, rows, length):
-        writer = writer or pq.ParquetWriter(path, table.schema, compression=codec)
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
-    return (Counters.now() - before).wchar
-
-
-def _read_parquet(path: Path) -> int:
-    """Bytes that reading every column once takes."""
-    before = Counters.now()
-    with pq.ParquetFile(path, memory_map=False) as file:
-        for group in range(file.num_row_groups):
-            file.read_row_group(group)
-    return (Counters.now() - before).rchar
-
-
-def _read_store(path: Path, log: Log, rows: np.ndarray, length: int) -> int:
-    """Stored bytes of the blocks that an epoch's reads touch, every read checked against the log's length."""
-    projection = Projection(("ts", *log.schema.names), max_len=length)
-    total = 0
-    with Store.open(path, readonly=True) as store, store.snapshot() as snapshot:
-        for first in range(0, len(rows), BATCH):
-            pointers = _pointers(log, rows[first : first + BATCH])
-            histories = snapshot.read(pointers, projection)
-            if not np.array_equal(histories.lengths, np.minimum(pointers.version, length)):
-                raise RuntimeError("a history read from the store has another length than the log's")
-            total += histories.cost.bytes_read
-    return total
 
 
 if __name__ == "__main__":

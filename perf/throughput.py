@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from perf.access import BY_USER, RANDOM, STORE, WAYS, Case
+from perf.access import STORE, WAYS
+from perf.cases import BY_USER, RANDOM, Case
 from perf.harness import Chart, Curve, Report, Samples, Section, Settings, run_bench
 from perf.peers import INTERPRETER
 from perf.report import Cell
@@ -47,7 +48,7 @@ def measure(settings: Settings) -> Report:
     """Build all forms, and read them in turn."""
     lengths = settings.pick((256, 1024, 16_384), (256, 1024, 4096, 16_384))
     cases = {(length, order): case for length in lengths for order, case in _make_cases(length, settings).items()}
-    sizes, missing = _build(cases)
+    sizes, missing, versions = _build(cases)
     found: dict[tuple[int, str], dict[str, list[dict[str, Any]]]] = {}
     for (length, order), case in cases.items():
         names = [name for name in WAYS if (name, length, order) in sizes]
@@ -66,9 +67,13 @@ def measure(settings: Settings) -> Report:
         facts={
             "ways": {name: way.what for name, way in WAYS.items()},
             "missing": missing,
+            "versions": versions,
             "log_events": {length: int(case.offsets[-1]) for (length, _), case in cases.items()},
             "examples": {f"{length}, {order}": len(case.row) for (length, order), case in cases.items()},
-            "passes": {f"{length}, {order}": answers for (length, order), answers in found.items()},
+            "passes": {
+                f"{length}, {order}": {name: _merged(passes) for name, passes in answers.items()}
+                for (length, order), answers in found.items()
+            },
             "stored_bytes": {f"{name}, {length}, {order}": size for (name, length, order), size in sizes.items()},
         },
     )
@@ -108,10 +113,13 @@ def _command(do: str, name: str, order: str, cases: list[Case]) -> list[str]:
     return [python, "-W", "ignore", "-m", "perf.access_process", do, name, order, *folders]
 
 
-def _build(cases: dict[tuple[int, str], Case]) -> tuple[dict[tuple[str, int, str], int], dict[str, str]]:
-    """Bytes of every form by way, length and order; and why ways are missing."""
+def _build(
+    cases: dict[tuple[int, str], Case],
+) -> tuple[dict[tuple[str, int, str], int], dict[str, str], dict[str, str]]:
+    """Bytes of every form by way, length and order; why ways are missing; and versions of packages."""
     sizes: dict[tuple[str, int, str], int] = {}
     missing: dict[str, str] = {}
+    versions: dict[str, str] = {}
 
     def build(name: str, order: str) -> None:
         mine = {length: case for (length, other), case in cases.items() if other == order}
@@ -124,12 +132,13 @@ def _build(cases: dict[tuple[int, str], Case]) -> tuple[dict[tuple[str, int, str
             raise RuntimeError(f"{name}, {order}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
         for length, answer in zip(mine, answers, strict=True):
             sizes[name, length, order] = answer["bytes"]
+            versions.update(answer["versions"])
 
     with ThreadPoolExecutor(2) as pool:
         for order in (RANDOM, BY_USER):  # the second finds what the first has built of the log
             names = [name for name, way in WAYS.items() if order == RANDOM or way.by_user]
             list(pool.map(build, names, [order] * len(names)))
-    return sizes, missing
+    return sizes, missing, versions
 
 
 class _Server:
@@ -211,7 +220,7 @@ def _row(
         "events": length,
         "way": name,
         "examples/s": Samples(1 / seconds),
-        "M events/s": Samples(length / seconds / 1e6),
+        "M events/s": float(np.median(length / seconds)) / 1e6,
         "x time": Samples(seconds / each("seconds", ours)),
         "cpu s a M examples": Samples(used * 1e6),
         "x cpu": Samples(used / each("processor_s", ours)),
@@ -221,6 +230,12 @@ def _row(
         "MB before": passes[-1]["baseline_bytes"] / 1e6,
         "MB stored": size / 1e6,
     }
+
+
+def _merged(passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Answers of all rounds: what is the same in each once."""
+    every = {key: [one[key] for one in passes] for key in passes[0]}
+    return {key: values[0] if len(set(values)) == 1 else values for key, values in every.items()}
 
 
 def _number(value: Cell) -> float:

@@ -51,6 +51,13 @@ TWENTY_COLUMNS = Schema(
 )  # fmt: skip
 """With ``ts`` twenty columns, 68 raw bytes an event: ids, categories, counts, floats and flags."""
 
+COLUMN_SETS: dict[int, tuple[str, ...]] = {
+    2: ("item_id", "action"),
+    5: ("ts", *FIVE_COLUMNS.names),
+    20: ("ts", *TWENTY_COLUMNS.names),
+}
+"""What tenants of a log of twenty columns read, by how many they are."""
+
 
 SCHEMAS = {5: FIVE_COLUMNS, 20: TWENTY_COLUMNS}
 """By the number of columns, ``ts`` among them."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perf.access import WAYS, Case
+from perf.access import WAYS
 from perf.access_process import build, check
+from perf.cases import Case
 from perf.workloads import Workload, make_log
 
 
