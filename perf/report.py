@@ -46,13 +46,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One picture of several curves: lines over numbers, or groups of bars over names."""
+    """One picture of several curves: lines or points over numbers, or groups of bars over names."""
 
     title: str
     x: str
     y: str
     curves: list[Curve]
-    kind: Literal["lines", "bars"] = "lines"
+    kind: Literal["lines", "bars", "points"] = "lines"
     log_x: bool = False
     log_y: bool = False
     line_at: float | None = None
@@ -263,7 +263,10 @@ def _draw_chart(axes: Any, chart: Chart) -> None:
             at = np.array([places.index(x) for x in curve.x]) + (index - (len(chart.curves) - 1) / 2) * width
             axes.bar(at, middle, width, yerr=errors, label=curve.name, capsize=2)
         else:
-            axes.errorbar(curve.x, middle, errors, label=curve.name, marker="o", markersize=3, capsize=2)
+            line = "none" if chart.kind == "points" else "-"
+            axes.errorbar(
+                curve.x, middle, errors, label=curve.name, marker="o", markersize=3, capsize=2, linestyle=line
+            )
     if chart.kind == "bars":
         axes.set_xticks(range(len(places)), [str(place) for place in places], rotation=20, ha="right", fontsize=8)
     elif chart.log_x:

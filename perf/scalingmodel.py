@@ -4,8 +4,10 @@ Every law is a sum of a few terms with fitted coefficients (:class:`perf.fits.Li
 from a :class:`Config` and its log alone, without a store:
 
 - stored: events, users, shards;
-- written by live appends, and their processor time: events, *touches* (users that an append meets, each of whose tails
-  is rewritten, with the page it lies in) or the pages these lie in, and commits;
+- written by live appends: events, commits, *touches* (users that an append meets, each of whose tails is rewritten) and
+  the pages of LMDB's leaves that these lie in; both times how full tails come to be, as those of short histories are
+  small, and large ones have pages of their own;
+- processor time of appends: events, touches, commits;
 - chunks and tails: users, events, and events among a user's first 512, as short histories are cut otherwise;
 - read by a tenant, for each set of columns: examples, chunks that they touch, and the events of these.
 
@@ -32,6 +34,8 @@ STATES = (LIVE, COMPACTED)
 READ = ("bytes read", "pages read", "chunks read", "read cpu s")
 """What a tenant's job takes; each an example."""
 SHORT = 512
+PAGE_EVENTS = 150
+"""Events of a tail that fills a page, about."""
 PAGES_A_USER = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 """Pages of tails a user that are tried: tails lie together in LMDB's leaves."""
 
@@ -108,6 +112,11 @@ class Terms:
         commits = len(np.unique(append * config.shards + shard))
         return cls(len(log), len(log.users), config.shards, commits, touches, log.lengths)
 
+    @property
+    def fullness(self) -> float:
+        """How full tails come to be: 1 where histories are longer than a page's events."""
+        return float(np.minimum(self.lengths, PAGE_EVENTS).mean()) / PAGE_EVENTS
+
     def touched_pages(self, pages_a_user: float) -> float:
         """Pages that hold the touched tails, commit by commit."""
         pages = pages_a_user * self.users / self.shards
@@ -115,7 +124,10 @@ class Terms:
 
     def writing(self, pages_a_user: float) -> dict[str, float]:
         """Terms of what live appends write."""
-        return {"events": self.events, "pages": self.touched_pages(pages_a_user), "commits": self.commits}
+        return {
+            "events": self.events, "touches": self.fullness * self.touches,
+            "pages": self.touched_pages(pages_a_user * self.fullness), "commits": self.commits,
+        }  # fmt: skip
 
     def appending(self) -> dict[str, float]:
         """Terms of their processor time."""
