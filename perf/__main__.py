@@ -12,8 +12,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from perf.harness import add_options
@@ -45,22 +48,68 @@ BENCHES: dict[str, str] = {
 """Every bench by its module's name, and what it asks in a few words."""
 
 
+SHORTER: dict[str, tuple[str, ...]] = {"endurance": ("--minutes", "0.5"), "soak": ("--minutes", "0.5")}
+"""Options that keep all short forms together within 15 minutes on two cores; by themselves these benches run longer."""
+
+UNTIMED = ("footprint", "storage", "hostile", "fuzz")
+"""Benches that find bytes and outcomes, not times: two of them run at once, at the end."""
+
 LIMIT_S = {False: 600, True: 4 * 3600}
 """How long a bench's short and full forms may take before they are ended."""
 
 
-def run_apart(command: Sequence[str], limit_s: float) -> str:
-    """Run a bench in a process group of its own: how it failed; empty: it did not."""
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        status = process.wait(limit_s)
-        return f"exit status {status}" if status else ""
-    except subprocess.TimeoutExpired:
-        return f"not done after {limit_s:.0f} s"
-    finally:
-        if process.poll() is None:  # too long, or we are interrupted
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def run_apart(command: Sequence[str], limit_s: float, aside: bool = False) -> str:
+    """Run a bench in a process group of its own: how it failed; empty: it did not.
+
+    Args:
+        command: what to run.
+        limit_s: after how long it is ended.
+        aside: others run at the same time: what it says is said when it is done.
+
+    """
+    with tempfile.TemporaryFile() as said:
+        words = said if aside else None
+        process = subprocess.Popen(command, start_new_session=True, stdout=words, stderr=words)
+        try:
+            status = process.wait(limit_s)
+            return f"exit status {status}" if status else ""
+        except subprocess.TimeoutExpired:
+            return f"not done after {limit_s:.0f} s"
+        finally:
+            if process.poll() is None:  # too long, or we are interrupted
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            if aside:
+                said.seek(0)
+                print(said.read().decode(errors="replace"), end="", flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A bench that has run: how it failed (empty: it did not), and seconds."""
+
+    name: str
+    failed: str
+    took_s: float
+
+
+def run_benches(names: Sequence[str], out: Path, seed: int, full: bool) -> list[Ran]:
+    """Run benches one after the other; those of all that are not timed two at once, at the end."""
+
+    def run(name: str, aside: bool) -> Ran:
+        shorter = SHORTER.get(name, ()) if whole and not full else ()
+        options = ["--out", str(out), "--seed", str(seed), *(["--full"] if full else []), *shorter]
+        begin = time.time()
+        failed = run_apart([sys.executable, "-m", f"perf.{name}", *options], LIMIT_S[full], aside)
+        if failed:
+            note_failure(out / f"{name}.json", name, failed, options, begin)
+        return Ran(name, failed, time.time() - begin)
+
+    whole = set(names) == set(BENCHES)
+    aside = [name for name in names if whole and name in UNTIMED]
+    ran = [run(name, False) for name in names if name not in aside]
+    with ThreadPoolExecutor(2) as pool:
+        return ran + list(pool.map(run, aside, [True] * len(aside)))
 
 
 def main() -> int:
@@ -78,25 +127,18 @@ def main() -> int:
     unknown = sorted(set(given.names) - set(BENCHES))
     if unknown:
         parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
-    failed: dict[str, str] = {}
-    took: dict[str, float] = {}
-    for name in given.names or BENCHES:
-        options = ["--out", str(given.out), "--seed", str(given.seed), *(["--full"] if given.full else [])]
-        begin = time.time()
-        how = run_apart([sys.executable, "-m", f"perf.{name}", *options], LIMIT_S[given.full])
-        took[name] = time.time() - begin
-        if how:
-            failed[name] = how
-            note_failure(given.out / f"{name}.json", name, how, options, begin)
-    print(f"{sum(took.values()):.0f} s: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in took.items()))
-    stale: list[str] = []
+    begin = time.time()
+    ran = run_benches(given.names or list(BENCHES), given.out, given.seed, given.full)
+    each = ", ".join(f"{one.name} {one.took_s:.0f}" for one in ran)
+    print(f"{time.time() - begin:.0f} s: {each}")
+    wrong = [f"failed: {one.name}, {one.failed}" for one in ran if one.failed]
     if given.collect or not given.names:
         from perf.collect import collect
 
-        stale = collect(given.out, given.names)
-    for words in [*(f"failed: {name}, {how}" for name, how in failed.items()), *(f"not found: {one}" for one in stale)]:
+        wrong += [f"not found: {words}" for words in collect(given.out, given.names)]
+    for words in wrong:
         print(words, file=sys.stderr)
-    return 1 if failed or stale else 0
+    return 1 if wrong else 0
 
 
 def note_failure(path: Path, name: str, how: str, options: Sequence[str], begin: float) -> None:

@@ -55,11 +55,11 @@ OURS = ("store, lz4", "store, lz4, reused", "store, none")
 
 COMPARISONS: tuple[Comparison, ...] = (
     Comparison(
-        "smaller", "fat rows (Parquet, zstd, as they arrive)", "{length} events",
+        "smaller", "fat rows, every tenth event an example", "{length} events",
         Pick("fatrows", "MB stored", "x"),
     ),
     Comparison(
-        "smaller", "fat rows (Parquet, zstd, sorted by user)", "{length} events",
+        "smaller", "fat rows, every tenth event an example, sorted by user", "{length} events",
         Pick("fatrows", "MB stored", "sorted x"),
     ),
     Comparison(
@@ -67,8 +67,35 @@ COMPARISONS: tuple[Comparison, ...] = (
         Pick("footprint", "Bytes an event", "of lz4"), ours="smaller",
     ),
     Comparison(
-        "read", "fat rows (Parquet, zstd)", "an epoch {order}, {length} events",
+        "read", "fat rows, every tenth event an example", "an epoch {order}, {length} events",
         Pick("fatrows", "MB read", "zstd", over="ours"),
+    ),
+    Comparison(
+        "smaller", "fat rows, few examples a user", "{length} events",
+        Pick("storage", "MB stored and written", "x"),
+    ),
+    Comparison(
+        "smaller", "fat rows, few examples a user, sorted by user", "{length} events", Pick("storage", "MB stored and written", "by user x"),
+    ),
+    Comparison(
+        "smaller", "a copy of fat rows for each tenant", "{tenants} tenants",
+        Pick("storage", "MB stored by tenants", "own copies x"),
+    ),
+    Comparison(
+        "smaller", "fat rows that all tenants share", "{tenants} tenants",
+        Pick("storage", "MB stored by tenants", "union x"),
+    ),
+    Comparison(
+        "smaller", "fat rows, few examples a user (bytes written)", "{length} events",
+        Pick("storage", "MB stored and written", "written, zstd", over="written, ours"),
+    ),
+    Comparison(
+        "read", "a copy of fat rows for each tenant", "{title}, {length} events, {columns} columns",
+        Pick("storage", "MB read by a job", "own copy", over="ours"),
+    ),
+    Comparison(
+        "read", "fat rows that all tenants share", "{title}, {length} events, {columns} columns",
+        Pick("storage", "MB read by a job", "union", over="ours"),
     ),
     Comparison(
         "peers", "arrays in memory", "{events} events, {order}, {values} values, {compression}, new outputs",
@@ -176,6 +203,14 @@ MEASURED: tuple[Measured, ...] = (
     Measured(
         "bytes read by an epoch, fat rows over store and slim examples, in order of arrival",
         ((Pick("fatrows", "MB read", "zstd", {"order": "arriving"}, over="ours"), "{length} events"),),
+    ),
+    Measured(
+        "bytes stored for tenants of different lengths, a fat-row copy for each over store and slim examples",
+        ((Pick("storage", "MB stored by tenants", "own copies x"), "{tenants} tenants"),),
+    ),
+    Measured(
+        "bytes read by a job of 20 columns out of fat rows that all tenants share, over store and slim examples",
+        ((Pick("storage", "MB read by a job", "union", {"columns": 20}, over="ours"), "{title}, {length} events"),),
     ),
     Measured(
         "served against trained on, with late and duplicate events, killed writers and compaction: examples",

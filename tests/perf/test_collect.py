@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perf.__main__ import BENCHES, note_failure, run_apart
+from perf import __main__ as runner
+from perf.__main__ import BENCHES, note_failure, run_apart, run_benches
 from perf.answers import Comparison, Measured
 from perf.collect import BEGIN, END, Pages, load_pages, put_measured, take_results
 from perf.harness import Report, Samples, Section, Settings, run_bench
@@ -128,12 +129,23 @@ def test_a_bench_leaves_all_that_its_figures_depend_on_and_a_picture(tmp_path: P
     assert "![lookup](results/lookup.png)" in page and "`python -m perf.lookup --seed 3`" in page
 
 
-def test_a_bench_that_fails_or_hangs_is_told_and_ended(tmp_path: Path) -> None:
+def test_a_bench_that_fails_or_hangs_is_told_and_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_apart([sys.executable, "-c", "raise SystemExit(3)"], 60) == "exit status 3"
     assert "not done" in run_apart([sys.executable, "-c", "import time; time.sleep(60)"], 0.2)
+    assert run_apart([sys.executable, "-c", "print('said later')"], 60, aside=True) == ""
+    assert "said later" in capsys.readouterr().out
     note_failure(tmp_path / "lookup.json", "lookup", "exit status 3", ["--seed", "0"], begin=0)
     page = Pages(load_results(tmp_path)).page()
     assert "failed: exit status 3" in line(page, "| [lookup]")
+
+
+def test_all_benches_run_though_some_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benches = {"one": "", "footprint": "", "fuzz": "", "last": ""}
+    monkeypatch.setattr(runner, "BENCHES", benches)
+    monkeypatch.setattr(runner, "run_apart", lambda command, *_: "" if "last" in command[2] else "exit status 1")
+    ran = run_benches(list(benches), tmp_path, 0, full=False)
+    assert [one.name for one in ran] == ["one", "last", "footprint", "fuzz"], "what is not timed comes last"
+    assert {one.name for one in ran if one.failed} == {"one", "footprint", "fuzz"} == set(load_results(tmp_path))
 
 
 def test_files_that_are_too_large_to_keep_are_refused(tmp_path: Path) -> None:
