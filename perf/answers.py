@@ -75,7 +75,8 @@ COMPARISONS: tuple[Comparison, ...] = (
         Pick("storage", "MB stored and written", "x"),
     ),
     Comparison(
-        "smaller", "fat rows, few examples a user, sorted by user", "{length} events", Pick("storage", "MB stored and written", "by user x"),
+        "smaller", "fat rows, few examples a user, sorted by user", "{length} events",
+        Pick("storage", "MB stored and written", "by user x"),
     ),
     Comparison(
         "smaller", "a copy of fat rows for each tenant", "{tenants} tenants",
