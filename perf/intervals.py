@@ -71,17 +71,22 @@ class Resampling:
         self._seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds
 
     def ratio(self, top: Floats, bottom: Floats | None = None) -> Interval:
-        """``Σ top / Σ bottom`` and its interval.
+        """``Σ top / Σ bottom`` and its interval; not finite where draws have nothing at the bottom.
 
         Args:
             top: float64[seeds, n].
-            bottom: float64[n]; None: ones, which makes it a mean.
+            bottom: float64[n], or float64[seeds, n] where it has seeds as well; None: ones, which makes it a mean.
 
         """
-        bottom = np.ones(top.shape[1]) if bottom is None else bottom
-        tops = np.stack([np.bincount(self._group, row, self.groups) for row in top])  # [seeds, groups]
-        bottoms = np.bincount(self._group, bottom, self.groups)
-        drawn = ((self._taken @ tops.T) * self._seeds).sum(1) / (self._taken @ bottoms)
-        low, high = np.percentile(drawn, [50 - COVERED / 2, 50 + COVERED / 2])
-        by_seed = top.sum(1) / bottom.sum()
-        return Interval(float(by_seed.mean()), float(low), float(high), tuple(by_seed.tolist()))
+        below = np.broadcast_to(np.ones(1) if bottom is None else bottom, top.shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = self._draw(top) / self._draw(below)
+            low, high = np.percentile(drawn, [50 - COVERED / 2, 50 + COVERED / 2])
+            by_seed = top.sum(1) / below.sum(1)
+            return Interval(float(top.sum() / below.sum()), float(low), float(high), tuple(by_seed.tolist()))
+
+    def _draw(self, values: Floats) -> Floats:
+        """Sums over drawn examples, averaged over drawn seeds: float64[draws]."""
+        sums = np.stack([np.bincount(self._group, row, self.groups) for row in values])  # [seeds, groups]
+        drawn: Floats = ((self._taken @ sums.T) * self._seeds).sum(1)
+        return drawn

@@ -138,6 +138,11 @@ class _Judge:
             top = top - self._values(name, less)
         return self._resampling.ratio(top, self._base if name == "NE" else None)
 
+    def times(self, name: str, way: Way, over: Way) -> Interval | None:
+        """A metric of a way over that of another; None where the other's is nothing in too many draws."""
+        found = self._resampling.ratio(self._values(name, way), self._values(name, over))
+        return found if np.isfinite([found.value, found.low, found.high]).all() else None
+
     def _values(self, name: str, way: Way) -> Floats:
         return np.stack([_value(name, scored)[self._among] for scored in self._runs.scored[way]])
 
@@ -154,9 +159,11 @@ def _add_log(report: Report, name: str, runs: Runs, plan: Plan, seed: int) -> No
             _describe_requests(name, runs.task, judges),
             _describe_lengths(name, runs.task, everybody, plan.lengths),
             _describe_strata(name, judges, plan.lengths),
+            _describe_gains(name, runs, plan.lengths, seed),
         ]
         report.notes += _say_what_length_buys(name, runs, plan.lengths, seed)
-        report.charts += [_draw_lengths(name, metric, judges, plan.lengths) for metric in ("NE", "NDCG@10")]
+        report.charts.append(_draw_lengths(name, everybody, plan.lengths))
+        report.charts += [_draw_strata(name, metric, judges, plan.lengths) for metric in ("NE", "NDCG@10")]
     report.sections.append(_describe_leaks(name, runs, everybody))
     report.notes += _say_what_leakage_fakes(name, runs, everybody)
     report.charts.append(_draw_leaks(name, runs, everybody))
@@ -228,6 +235,24 @@ def _describe_strata(name: str, judges: dict[int, _Judge], lengths: tuple[int, .
     return Section(f"{name}: what length buys those who have it, against {SHORTEST} events", rows)
 
 
+def _describe_gains(name: str, runs: Runs, lengths: tuple[int, ...], seed: int) -> Section:
+    rows: list[dict[str, Cell]] = []
+    for shorter, longer in pairwise(lengths):
+        served = runs.task.evaluate.served > shorter
+        if served.any():
+            judge = _Judge(runs, served, seed)
+            row: dict[str, Cell] = {
+                "log": name, "length": f"{longer:,}", "requests": judge.requests, "users": judge.users,
+            }  # fmt: skip
+            row |= {metric: judge.times(metric, Way(longer), Way(SHORTEST)) for metric in METRICS}
+            rows.append(row)
+    title = (
+        f"Gain of length, {name}: metrics over those at {SHORTEST} events, for requests that were served more than the "
+        "next shorter length"
+    )
+    return Section(title, rows)
+
+
 def _verdict(metric: str, difference: Interval) -> str:
     if not difference.told:
         return _UNTOLD
@@ -294,18 +319,29 @@ def _say_what_leakage_fakes(name: str, runs: Runs, judge: _Judge) -> list[str]:
     return said
 
 
-def _draw_lengths(name: str, metric: str, judges: dict[int, _Judge], lengths: tuple[int, ...]) -> Chart:
+def _draw_lengths(name: str, judge: _Judge, lengths: tuple[int, ...]) -> Chart:
+    metrics = ("HR@10", "NDCG@10")
+    curves = [Curve(one, lengths, [judge.metric(one, Way(length)) for length in lengths]) for one in metrics]
+    return Chart(f"{name}: all evaluated requests, 95 %", "length", "metric", curves, log_x=True)
+
+
+def _draw_strata(name: str, metric: str, judges: dict[int, _Judge], lengths: tuple[int, ...]) -> Chart:
+    longer = lengths[1:]
     curves = [
-        Curve(f"{_stratum_name(one)} events", lengths, [judge.metric(metric, Way(length)) for length in lengths])
-        for one, judge in judges.items()
-    ]
-    return Chart(f"{name}: {metric} by events served, 95 %", "length", metric, curves, log_x=True)
+        Curve(
+            f"{_stratum_name(one)} events", [length * 2 ** (0.06 * place) for length in longer],
+            [judge.metric(metric, Way(length), Way(SHORTEST)) for length in longer],
+        )
+        for place, (one, judge) in enumerate(judges.items())
+    ]  # fmt: skip
+    title = f"{name}: {metric} less that at {SHORTEST}, by events served, 95 %"
+    return Chart(title, "length (set apart a little)", metric, curves, log_x=True, line_at=0)
 
 
 def _draw_leaks(name: str, runs: Runs, judge: _Judge) -> Chart:
     ways = [Way(JOIN_LENGTH, join, served) for join in runs.leaking for served in (False, True)] + [Way(JOIN_LENGTH)]
     names = [way.name for way in ways]
-    curves = [Curve(metric, names, [judge.metric(metric, way) for way in ways]) for metric in METRICS]
+    curves = [Curve(metric, names, [judge.metric(metric, way) for way in ways]) for metric in ("HR@10", "NDCG@10")]
     return Chart(f"{name}: join on event time, 95 %", "", "metric", curves, kind="bars")
 
 

@@ -1,9 +1,9 @@
 """One small model, at any history length: trained, evaluated, and timed.
 
 It is the demo's HSTU (:mod:`loader.demo.model`), one layer that answers at the newest 16 positions, with the demo's
-loss, optimiser and negatives. A shorter history differs in the projection alone: same weights to begin with, same
-batches in the same order, same negatives. Histories of a batch are computed in groups of like length; that an answer
-depends on no padding makes it the same model, and 4,096 events affordable on a CPU.
+loss, optimiser and negatives; its scores stand over the base rate. A shorter history differs in the projection alone:
+same weights to begin with, same batches in the same order, same negatives. Histories of a batch are computed in groups
+of like length; that an answer depends on no padding makes it the same model, and 4,096 events affordable on a CPU.
 
 Every candidate is ranked for every evaluated request, and the loss is the cross entropy of the softmax over all
 candidates: nothing is sampled in evaluation.
@@ -11,6 +11,7 @@ candidates: nothing is sampled in evaluation.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own convention
 
 from loader import Loader, ParquetExamples
@@ -35,6 +36,8 @@ Floats = NDArray[np.float64]
 BATCH_SIZE = 64
 WIDTH = 32
 QUERIES = 16
+TEMPERATURE = 5.0
+"""Of the scores before training."""
 COLUMNS = ("item_id", "ts", "kind", "added", "deleted")
 SHORTEST_GROUP = 256
 _TENANT = "model"
@@ -43,7 +46,27 @@ _SEEDING = threading.Lock()
 
 
 class GroupedModel(SequenceModel):
-    """The demo's model, which computes rows of like length together: less padding, the same answers."""
+    """The demo's model over a base rate, which computes rows of like length together.
+
+    Scores have the log of the base rate added, so that the model learns what a history says beyond popularity; and they
+    begin with a lower temperature, since the noise of untrained items grows with it.
+    """
+
+    prior: Tensor
+
+    def __init__(self, shape: ModelShape, counts: Int64s) -> None:
+        super().__init__(shape)
+        rate = np.append(1.0, counts + 1.0)  # of tokens; padding is never asked for
+        self.register_buffer("prior", torch.from_numpy(np.log(rate / rate[1:].sum())).float())
+        nn.init.constant_(self.temperature, math.log(TEMPERATURE))
+
+    def score(self, answers: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """As the demo's, over the base rate."""
+        return super().score(answers, tokens) + (self.prior[PADDING + 1 :] if tokens is None else self.prior[tokens])
+
+    def score_own(self, answers: Tensor, tokens: Tensor) -> Tensor:
+        """As the demo's, over the base rate."""
+        return super().score_own(answers, tokens) + self.prior[tokens]
 
     def forward(self, columns: Mapping[str, Tensor]) -> Tensor:
         """As the demo's: ``[B, M, W]``."""
@@ -61,30 +84,30 @@ class GroupedModel(SequenceModel):
         return torch.cat(answers)[torch.cat(order).argsort()]
 
 
-def build_model(items: int, kinds: int, length: int, seed: int) -> SequenceModel:
-    """The model for a length; its weights depend on the seed alone, but for the bias of positions further back."""
-    shape = ModelShape(items, length, (QUERIES,), width=WIDTH, kinds=kinds, sizes=True)
+def build_model(counts: Int64s, kinds: int, length: int, seed: int) -> SequenceModel:
+    """The model for a length and the counts of items; weights depend on the seed alone, but for the positions' bias."""
+    shape = ModelShape(len(counts), length, (QUERIES,), width=WIDTH, kinds=kinds, sizes=True)
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GroupedModel(shape)
+        return GroupedModel(shape, counts)
 
 
 def train_model(
-    store: Store, examples: Path, sizes: tuple[int, int], counts: Int64s, *, length: int, seed: int
+    store: Store, examples: Path, kinds: int, counts: Int64s, *, length: int, seed: int
 ) -> tuple[SequenceModel, TrainResult]:
     """Train for one epoch.
 
     Args:
         store: that the examples point into.
         examples: slim, in a file.
-        sizes: items and kinds.
-        counts: int64[items], for the negatives.
+        kinds: how many values the column ``kind`` has.
+        counts: int64[items]: the base rate, and what negatives are drawn by.
         length: newest events that the model sees.
         seed: of weights, order and negatives.
 
     """
     tenant = Tenant(_TENANT, _projection(length), (QUERIES,))
-    model = build_model(*sizes, length, seed)
+    model = build_model(counts, kinds, length, seed)
     with Loader(
         store, ParquetExamples(examples), tenants={_TENANT: tenant.projection}, batch_size=BATCH_SIZE, seed=seed
     ) as loader:

@@ -149,17 +149,13 @@ class Bench:
             for length in lengths:
                 path = self.folder / f"timed-{length}.parquet"
                 _, result = train_model(
-                    fed.store, path, self._sizes, self.task.counts, length=length, seed=repeat
+                    fed.store, path, self.task.log.kinds, self.task.counts, length=length, seed=repeat
                 )  # fmt: skip
                 seconds[length].append(result.elapsed_s / len(result.losses["model"]))
                 waited[length].append(result.wait_share)
         return {
             length: (Samples(np.array(seconds[length])), Samples(np.array(waited[length]))) for length in lengths
         }  # fmt: skip
-
-    @property
-    def _sizes(self) -> tuple[int, int]:
-        return self.task.log.items, self.task.log.kinds
 
     def _feed(self, join: Join | None) -> _Fed:
         name = "versions" if join is None else f"join-{JOINS.index(join)}"
@@ -182,7 +178,7 @@ class Bench:
     def _train(self, length: int, join: Join | None, seed: int) -> tuple[dict[Way, Scored], TrainResult]:
         counts = self.task.counts if join is None else _count_by_time(self.task.log, self.task.split)
         fed, versions = self._fed[join], self._fed[None]
-        model, result = train_model(fed.store, fed.train, self._sizes, counts, length=length, seed=seed)
+        model, result = train_model(fed.store, fed.train, self.task.log.kinds, counts, length=length, seed=seed)
         candidates = self.task.candidates
         scored = {
             Way(length, join): score_requests(versions.store, versions.evaluate, model, candidates, length),

@@ -153,6 +153,16 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.88 <= covered / 200 <= 0.99
 
 
+def test_ratio_of_two_metrics_is_that_of_their_sums_in_every_draw():
+    rng = np.random.default_rng(0)
+    top = rng.random((3, 50))
+
+    found = Resampling(np.arange(50), 3).ratio(top, 4 * top)
+
+    assert (found.value, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert not np.isfinite(Resampling(np.arange(50), 3).ratio(top, 0 * top).high)
+
+
 def test_examples_of_one_user_make_no_narrow_interval():
     rng = np.random.default_rng(0)
     user = np.repeat(np.arange(20), 50)
@@ -166,7 +176,7 @@ def test_examples_of_one_user_make_no_narrow_interval():
 
 def test_grouping_by_length_changes_no_answer():
     length = 1_024
-    model = build_model(50, 3, length, seed=0)
+    model = build_model(np.ones(50, np.int64), 3, length, seed=0)
     rng = np.random.default_rng(0)
     real = np.arange(length)[None, :] >= length - np.array([0, 3, 256, 257, 700, 1_024])[:, None]
     columns = {
