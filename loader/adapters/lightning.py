@@ -1,9 +1,11 @@
 """Loaders in Lightning: a ``LightningDataModule`` that puts their places into checkpoints and sets their epochs.
 
 Needs Lightning (``pip install uihkv[lightning]``). A :class:`~loader.Loader` also works as a plain dataloader:
-Lightning sets its epochs through ``loader.sampler`` and moves a batch by its ``to``. But a plain loader's state
-Lightning 2.6 was seen to store in the fit loop's part of a checkpoint and not to load again. The data module does,
-makes loaders when ranks are known, and closes them.
+Lightning sets its epochs through ``loader.sampler``, moves a batch by its ``to``, and keeps its state in the fit
+loop's part of a checkpoint. But whoever asks for ``trainer.estimated_stepping_batches`` in ``configure_optimizers``, as
+schedulers need it, makes Lightning (2.6) set its loaders up before it restores its loops, and then it does not load
+their states: the epoch begins anew, without a word. The data module resumes in either case, makes loaders when ranks
+are known, and closes them.
 """
 
 from __future__ import annotations

@@ -25,11 +25,12 @@ bit, that a :class:`~loader.Loader` of the same settings makes in one process::
     ray.get([train.remote(actors, rank) for rank in range(2)])
     actors.close()
 
-Two ways to the same batches. :class:`RayBatches`: an actor beside the shards' owners makes a rank's batches whole, and
+Ways to the same batches. :class:`RayBatches`: an actor beside the shards' owners makes a rank's batches whole, and
 streams them (a streaming generator of Ray's); the trainer needs neither store nor examples on its machine, and does one
 copy a batch. :class:`RayLoader`: the trainer's own process takes examples and joins what the owners read; it is a
-:class:`~loader.Loader` in everything else (devices, statistics, traces). :func:`build_store` ingests with a task a
-shard (:mod:`loader.adapters.rayingest`).
+:class:`~loader.Loader` in everything else (devices, statistics, traces). :func:`ray_dataset` gives an epoch's batches
+as a dataset of Ray Data, for ``ray.train`` (:mod:`loader.adapters.raydata`). :func:`build_store` makes a store of
+files, or of any dataset, with a task a shard (:mod:`loader.adapters.rayingest`).
 
 What is bounded: each pass has at most ``prefetch`` batches asked for, and of :class:`RayBatches` as many again made and
 not taken; then nothing is read until the trainer takes one. What fails: an error of a read comes as itself. An actor
@@ -55,6 +56,7 @@ import torch
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from loader.adapters.rayactors import ShardActors, end_actors, fetch
+from loader.adapters.raydata import OneBatch, ray_dataset
 from loader.adapters.rayingest import build_store
 from loader.adapters.rayloader import BatchMakerActor, RayLoader
 from loader.batch import Batch
@@ -65,7 +67,7 @@ from loader.stats import LoaderStats
 from loader.workers.wire import hear_error, unpack
 from uihkv import Projection
 
-__all__ = ["RayBatches", "RayLoader", "ShardActors", "build_store"]
+__all__ = ["OneBatch", "RayBatches", "RayLoader", "ShardActors", "build_store", "ray_dataset"]
 
 
 class RayBatches:

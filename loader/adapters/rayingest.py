@@ -1,4 +1,4 @@
-"""Event files into a new store, by Ray tasks: first a task a file, then a task a shard.
+"""Event files, or a dataset of Ray Data, into a new store, by Ray tasks: first a task a file, then a task a shard.
 
 A *file's task* reads it once, checks every value as :mod:`uihkv.ingest` does, and splits each batch of rows by the
 shards of their users into Ray's object store, which carries them to other machines and spills to disk what memory does
@@ -9,6 +9,9 @@ when all shards are there, at once; before, and after any failure, there is noth
 No task starts a shard before every file was seen to be good. A task whose process or machine dies is run again by Ray,
 and stores nothing twice: what it had built goes with it.
 
+A *dataset* is taken block by block as it is made, in its order: a block is written to a scratch file by the task that
+then reads it as a file's task does. So whatever Ray Data reads, maps and joins can become a store.
+
 Files and the store's path must mean the same on every machine. Seen on one machine only.
 """
 
@@ -17,7 +20,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -62,7 +66,7 @@ class _Split:
 def build_store(
     path: str | PathLike[str],
     schema: Schema,
-    files: str | PathLike[str] | Iterable[str | PathLike[str]],
+    files: str | PathLike[str] | Iterable[str | PathLike[str]] | Any,
     *,
     shards: int = 16,
     chunk_events: int = 1024,
@@ -80,7 +84,8 @@ def build_store(
     Args:
         path: where nothing is yet, or an empty directory; seen by all machines.
         schema, shards, chunk_events, compression: as ``Store.build``.
-        files: as :func:`uihkv.ingest.ingest`; seen by all machines.
+        files: as :func:`uihkv.ingest.ingest`; seen by all machines. Or a ``ray.data.Dataset`` of events, whose rows
+            are in arrival order, or put in order by ``order_by``; of its tensor columns only flat ones are taken.
         format, visible_at, order_by, rename: as :func:`uihkv.ingest.ingest`.
         batch_rows: rows that are read, checked and split at once; also of an append.
         scratch: folder on each machine where a shard is built and then copied from; None: beside the store.
@@ -94,47 +99,97 @@ def build_store(
     """
     if isinstance(batch_rows, bool) or not isinstance(batch_rows, int) or batch_rows < 1:
         raise SchemaError(f"batch_rows is {batch_rows!r}; a whole number of 1 or more is expected")
+    check_format(format)
+    named = dict(rename or {})
+    of_task = {"max_retries": 3, **(options or {})}
     with Store.assemble(path, schema, shards, chunk_events=chunk_events, compression=compression) as assembly:
-        check_format(format)
-        known: Format | None = format  # type: ignore[assignment]
-        named = dict(rename or {})
-        paths = list_files(files, known)
-        matched, ignored = match_files(
-            schema, paths, format=known, visible_at=visible_at, order_by=order_by, rename=named
-        )
-        splits = [
-            _Split(its.absolute(), schema, shards, format, visible_at, order_by, named, batch_rows) for its in paths
-        ]
-        of_task = {"max_retries": 3, **(options or {})}
-        split = ray.remote(split_file).options(**of_task, num_returns="streaming")
-        running: list[Any] = [split.remote(its) for its in splits]
+        place = str(assembly.absolute())
+        common = (schema, shards, format, visible_at, order_by, named, batch_rows)
+        running: Iterable[Any]
+        if is_dataset(files):
+            split = ray.remote(split_block).options(**of_task, num_returns="streaming")
+            place_of = "." if scratch is None else str(scratch)
+            its = (_Split(Path(place_of) / f"block {number}", *common) for number in count())
+            running = (split.remote(next(its), block) for block in _blocks(files))
+        else:
+            known: Format | None = format  # type: ignore[assignment]
+            paths = list_files(files, known)
+            match_files(schema, paths, format=known, visible_at=visible_at, order_by=order_by, rename=named)
+            split = ray.remote(split_file).options(**of_task, num_returns="streaming")
+            running = [split.remote(_Split(its.absolute(), *common)) for its in paths]
         pieces: list[list[Any]] = [[] for _ in range(shards)]
+        told: list[dict[str, Any]] = []
+        running = list(running)
         with _stopped_on_error(running):
             for task in running:
                 *found, status = list(task)
-                _check(fetch([status])[0])
+                told.append(_check(fetch([status])[0]))
                 for number in range(shards):
                     pieces[number].append(found[number::shards])
-        place = str(assembly.absolute())
         build = ray.remote(build_shard).options(**of_task)
         given = (visible_at is not None, order_by is not None, batch_rows, scratch)
-        told = _finish([build.remote(place, number, pieces[number], *given) for number in range(shards)])
-    rows = sum(file.source.rows for file in matched)
-    appended, lifted = (sum(its[name] for its in told) for name in ("appended", "lifted"))
-    return IngestResult(len(paths), rows, appended, 0, lifted, ignored)
+        built = _finish([build.remote(place, number, pieces[number], *given) for number in range(shards)])
+    appended, lifted = (sum(its[name] for its in built) for name in ("appended", "lifted"))
+    ignored = sorted({name for its in told for name in its["ignored"]})
+    return IngestResult(len(told), sum(its["rows"] for its in told), appended, 0, lifted, tuple(ignored))
+
+
+def is_dataset(given: Any) -> bool:
+    """Whether something is a dataset of Ray Data, told without importing it for those who give files."""
+    return any(kind.__module__.startswith("ray.data.") for kind in type(given).__mro__)
+
+
+def _blocks(dataset: Any) -> Iterator[Any]:
+    """References to the blocks of a dataset, in its order, as they are made."""
+    options = dataset.context.execution_options
+    kept, options.preserve_order = options.preserve_order, True
+    try:
+        for bundle in dataset.iter_internal_ref_bundles():
+            yield from bundle.block_refs
+    finally:
+        options.preserve_order = kept
+
+
+def split_block(split: _Split, block: Any) -> Iterator[Any]:
+    """A block's task: as :func:`split_file`, of a file that it writes for itself."""
+    from ray.data.block import BlockAccessor
+
+    try:
+        table = BlockAccessor.for_block(block).to_arrow()
+        columns = {name: _plain_column(table.column(name)) for name in table.column_names}
+        folder = None if split.path.parent == Path() else split.path.parent
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            path = Path(made) / split.path.name
+            with pa.ipc.new_file(str(path), pa.schema([(name, its.type) for name, its in columns.items()])) as writer:
+                writer.write_table(pa.table(columns))
+            yield from split_file(replace(split, path=path, format="arrow"))
+    except Exception as error:
+        yield pack({"error": tell_error(error)})
+
+
+def _plain_column(column: Any) -> Any:
+    """A column without Ray's tensor type: flat tensors are lists."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        chunks = [chunk.storage for chunk in column.chunks]
+        kind = column.type.storage_type
+        if pa.types.is_struct(kind):  # of other lengths in each row
+            chunks = [chunk.field("data") for chunk in chunks]
+            kind = kind.field("data").type
+        return pa.chunked_array(chunks, kind)
+    return column
 
 
 def split_file(split: _Split) -> Iterator[Any]:
     """A file's task: of each batch a piece for every shard, in order; last what became of it."""
     try:
         known: Format | None = split.format  # type: ignore[assignment]
-        (file,), _ = match_files(
+        (file,), ignored = match_files(
             split.schema, [split.path], format=known, visible_at=split.visible_at, order_by=split.order_by,
             rename=split.rename,
         )  # fmt: skip
         for batch in file.read(split.schema.time_unit, split.batch_rows):
             yield from _split_batch(split.schema, file, batch, split.shards)
-        yield pack({})
+        yield pack({"rows": file.source.rows, "ignored": list(ignored)})
     except Exception as error:
         yield pack({"error": tell_error(error)})
 

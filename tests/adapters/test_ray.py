@@ -262,7 +262,7 @@ def test_the_example_of_the_docstring_runs(wide: World, tmp_path: Path) -> None:
     import loader.adapters.ray as adapter
 
     _, _, block = (adapter.__doc__ or "").partition("in one process::\n\n")
-    code = textwrap.dedent(block[: block.index("\n\nTwo ways")])
+    code = textwrap.dedent(block[: block.index("\n\nWays to")])
     for given, here in (
         ("ray.init()\n", ""),
         ("/shared/examples.parquet", str(tmp_path / "examples.parquet")),
