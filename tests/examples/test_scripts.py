@@ -48,7 +48,7 @@ def test_a_script_runs_and_learns(name: str, capsys: pytest.CaptureFixture[str])
 @pytest.mark.usefixtures("scripts")
 def test_messages_of_a_topic_become_batches(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
-    from kafka_stream import batches  # type: ignore[import-not-found]
+    from kafka_stream import columns  # type: ignore[import-not-found]
     from tiny_log import make_log  # type: ignore[import-not-found]
 
     store_path, examples_path = make_log(tmp_path)
@@ -56,11 +56,11 @@ def test_messages_of_a_topic_become_batches(tmp_path: Path) -> None:
 
     async def topic() -> AsyncIterator[Any]:
         for row in rows:
-            yield SimpleNamespace(value=json.dumps(row).encode())
+            yield columns([SimpleNamespace(value=json.dumps(row).encode(), partition=0, offset=0)])
 
     with (
         Store.open(store_path, readonly=True) as store,
-        Loader(store, StreamExamples(batches(topic())), Projection(["item_id"], max_len=8), batch_size=64) as loader,
+        Loader(store, StreamExamples(topic()), Projection(["item_id"], max_len=8), batch_size=64) as loader,
     ):
         seen = [batch.examples["candidate"].tolist() for batch in loader]
     assert list(chain(*seen)) == [row["candidate"] for row in rows]
