@@ -1,11 +1,13 @@
-"""Write ``docs/reference/cli.md`` from the commands' own help: ``python -m docs.generate``.
+"""Write ``docs/reference/cli.md`` from the commands' own help, and ``docs/commands.md`` from what they print.
 
-A test compares the page with what this makes, so it cannot be forgotten.
+``python -m docs.generate`` does; sessions are those of :mod:`docs.sessions`. Tests compare both pages with what this
+makes, so they cannot be forgotten.
 """
 
 from __future__ import annotations
 
 import inspect
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -77,5 +79,17 @@ def _record(parameter: Any, context: Any) -> str | None:
     return "| " + " | ".join(cells) + " |"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write both pages and the pictures."""
+    from docs import sessions
+
     PAGE.write_text(build_page())
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        page = sessions.build_page(folder, lambda name, shown: sessions.draw(name, shown, folder))
+    if not sessions.PAGE.exists() or sessions.same_form(page) != sessions.same_form(sessions.PAGE.read_text()):
+        sessions.PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from docs import sessions
 from docs.generate import PAGE, build_page, command_help, list_commands
 from docs.hooks import NAMES, WANTED, docstring_as_markdown, list_names
 from uihkv.cli import BUILT_IN, app
@@ -22,6 +23,18 @@ COMMANDS = list_commands()
 
 def test_the_command_line_page_is_what_the_help_says() -> None:
     assert PAGE.read_text() == build_page(), "run: python -m docs.generate"
+
+
+def test_the_page_of_sessions_is_what_the_commands_print(tmp_path: Path) -> None:
+    page, made = sessions.PAGE.read_text(), sessions.build_page(tmp_path)
+    assert sessions.same_form(page) == sessions.same_form(made), "run: python -m docs.generate"
+    assert set(COMMANDS) - {session.command for session in sessions.SESSIONS} == {"bench", "demo"}  # they measure
+    assert "DIFFERENT" not in page and "Traceback" not in page
+    blocks = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    printed = [line for block in blocks for line in block.splitlines() if not line.startswith(("$", "{"))]
+    assert all(len(line) <= 80 for line in printed)
+    assert sessions.same_form("size 1.25 MB\n3 users") == sessions.same_form("size  2.5 MB\n3 users")
+    assert sessions.same_form("size 1.25 MB\n3 users") != sessions.same_form("size 1.25 MB\n4 users")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -68,6 +68,23 @@ def test_ingest_takes_text_in_the_order_of_a_column_by_several_processes(folder:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "store"]
 
 
+def test_ingest_with_a_schema_builds_a_store_whole_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    new = ["--schema", folder / "schema.toml", "--shards", 3]
+    made = run("ingest", tmp_path / "store", folder / "events.parquet", *new, "--batch-rows", 2, "--json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["appended"] == 4
+    with Store.open(tmp_path / "store") as store, store.snapshot() as snapshot:
+        assert store.shards == 3
+        assert snapshot.read(snapshot.head([1])).values("item_id").tolist() == [7, 8, 6]
+    again = run("ingest", tmp_path / "store", folder / "events.parquet", *new)
+    assert again.returncode == 1 and len(again.stderr.splitlines()) == 1
+    bad = run("ingest", tmp_path / "other", folder / "events.parquet", folder / "text.parquet", *new)
+    assert bad.returncode == 1 and "text.parquet" in bad.stderr
+    lacking = run("ingest", tmp_path / "other", folder / "events.parquet", "--shards", 3)
+    assert lacking.returncode == 2 and "--schema" in lacking.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
 def test_stats_and_show_say_what_is_there(folder: Path) -> None:
     told = json.loads(run("stats", folder / "store", "--json").stdout)
     assert (told["events"], told["users"], told["shards"]) == (4, 2, 2)

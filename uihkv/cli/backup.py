@@ -30,4 +30,4 @@ def backup(
     if json:
         print_json(result.describe())
     else:
-        print_table(fact_table(f"backup of {store}", result.describe()))
+        print_table(fact_table(f"backup of {store}", {**result.describe(), "path": path}))

@@ -66,4 +66,4 @@ def create(
     if json:
         print_json({**facts, "columns": [column.describe() for column in parsed.columns]})
     else:
-        print_table(fact_table("store created", facts))
+        print_table(fact_table("store created", {**facts, "store": store}))

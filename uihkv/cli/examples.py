@@ -65,7 +65,8 @@ def examples(
     if json:
         print_json(facts)
     else:
-        print_table(fact_table(f"examples of {store}", {**facts, **facts.pop("files")}))
+        files = facts.pop("files")
+        print_table(fact_table(f"examples of {store}", {**facts, **files}))
 
 
 def _parse_where(schema: Schema, given: list[str]) -> dict[str, Any]:

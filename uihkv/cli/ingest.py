@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,9 @@ import typer
 from uihkv.cli.arguments import Json, StorePath
 from uihkv.cli.output import fact_table, print_json, print_table, progress_bar
 from uihkv.cli.stores import open_store
+from uihkv.manifest import MAX_SHARDS
+from uihkv.schema import Schema
+from uihkv.store import Store
 
 STAGES = {"check": "checking values", "group": "grouping by user", "write": "storing events"}
 
@@ -55,6 +59,12 @@ def ingest(
         Path | None,
         typer.Option(metavar="FOLDER", help="For rows grouped by user; else beside the store.", show_default=False),
     ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Build a new store, of these columns, as for create.")
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SHARDS, metavar="N", help="Of a new store; without it, 16.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Put the events of Parquet, Arrow and CSV files into a store.
@@ -66,7 +76,12 @@ def ingest(
     bad rows leave the store as it was. With --source an interrupted ingest can
     be run again and stores nothing twice.
 
-    Example: uihkv ingest store events.parquet --source clicks
+    With --schema the store is new and built aside: rows are grouped by user
+    on disk first, so that a log larger than memory loads at full speed. It
+    appears under its path when all is stored, whole, or not at all.
+
+    Examples: uihkv ingest store events.parquet --source clicks
+              uihkv ingest store log/ --schema schema.toml --processes 8
     """
     names = dict(parse_rename(pair) for pair in rename or [])
     if len(names) != len(rename or []):
@@ -74,7 +89,7 @@ def ingest(
     from uihkv.ingest import IngestProgress
     from uihkv.ingest import ingest as ingest_files
 
-    with open_store(store, readonly=False) as opened, progress_bar("ingest", "a first run compiles kernels") as bar:
+    with _open(store, schema, shards) as opened, progress_bar("ingest", "a first run compiles kernels") as bar:
 
         def report(at: IngestProgress) -> None:
             bar(at.rows, at.total, f"{STAGES[at.stage]}, {at.file.name}")
@@ -87,6 +102,17 @@ def ingest(
         print_json(result.describe())
     else:
         print_table(fact_table(f"ingested into {store}", result.describe()))
+
+
+def _open(path: Path, schema: Path | None, shards: int | None) -> AbstractContextManager[Store]:
+    """The store that is there, or one that is built."""
+    if schema is None:
+        if shards is not None:
+            raise typer.BadParameter(
+                "a store that is there keeps its shards; it goes with --schema", param_hint="--shards"
+            )
+        return open_store(path, readonly=False)
+    return Store.build(path, Schema.from_toml(schema), 16 if shards is None else shards)
 
 
 def parse_rename(pair: str) -> tuple[str, str]:
