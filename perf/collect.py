@@ -276,7 +276,7 @@ def _fill(words: str, figure: Figure) -> str:
 
 
 def _change(change: Difference, figure: Figure) -> str:
-    untold = ", none that could be told" if figure.low <= 0 <= figure.high else ""
+    untold = ", none that could be told" if figure.low <= change.neutral <= figure.high else ""
     interval = f"{number_text(figure.low)} to {number_text(figure.high)}"
     return f"{_fill(change.what, figure)} {number_text(figure.value)} ({interval}{untold})"
 

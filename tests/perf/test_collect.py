@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 
 from perf import __main__ as runner
 from perf.__main__ import BENCHES, note_failure, run_apart, run_benches
-from perf.answers import Comparison, Measured
+from perf.answers import Comparison, Difference, Measured
 from perf.collect import BEGIN, END, Pages, load_pages, put_measured, take_results
-from perf.harness import Report, Samples, Section, Settings, run_bench
+from perf.harness import Interval, Report, Samples, Section, Settings, run_bench
 from perf.results import Pick, Result, StalePickError, load_results
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,15 @@ def test_a_peer_that_is_better_is_listed() -> None:
     assert "Lance (our speed over theirs): 0.8 (random users, 128 events)" in better
     assert "256 events" not in better
     assert "Nowhere" in Pages(reads(1.5)).others()
+
+
+def test_a_change_that_could_not_be_told_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    gains = Difference("length", "{column} at {length}", Pick("length", "Gain", ("NE", "HR@10")), neutral=1.0)
+    monkeypatch.setattr("perf.collect.DIFFERENCES", [gains])
+    row = {"length": "64", "NE": Interval(0.98, 0.9, 1.1), "HR@10": Interval(1.5, 1.2, 1.9)}
+    plain = {name: asdict(one) if isinstance(one, Interval) else one for name, one in row.items()}
+    said = line(Pages({"length": bench("length", "Gain of length", [plain])}).page(), "1. **What did length")
+    assert "NE at 64 0.98 (0.9 to 1.1, none that could be told); HR@10 at 64 1.5 (1.2 to 1.9)" in said
 
 
 def test_a_pick_of_a_column_that_is_gone_is_told() -> None:
