@@ -117,9 +117,9 @@ COMPARISONS: tuple[Comparison, ...] = (
         "peers", "Polars' join_asof", "{requests} requests", Pick("resolve", "Requests resolved", "over polars"),
     ),
     Comparison(
-        "peers", "{way}", "feeding a trainer",
-        Pick("feeders", "Others", "speed over the loader", where={
-            "way": ("DataLoader(2) over memmap", "fat rows in Parquet, in file order", "CSV of JSON lists (one batch)"),
+        "peers", "{way}", "feeding a trainer, {events} events",
+        Pick("feeders", "Others", "speed over the loader", without={
+            "way": ("loader", "loader, 1 worker", "loader, 2 workers"),
         }),
         ours="smaller",
     ),
