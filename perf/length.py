@@ -8,7 +8,8 @@ popularity, less is better. HR@10 and NDCG@10 are of the same ranking. Differenc
 
 Length can only buy something for those who have it, so every figure also stands by the length that was served.
 Intervals are 95 %, over users and seeds; where a stratum has fewer than ten users, over its requests and seeds: they
-then speak of these users alone.
+then speak of these users alone. Each interval stands for itself: of twenty differences that are nothing, about one will
+be called something.
 
 Then the same model learns from histories joined on event time, and is evaluated on these (what an offline metric
 would say), on versions (what it does when served), and beside a model that learned from versions.
@@ -32,7 +33,7 @@ from loader.demo.eventlog import EventLog, copy_log, read_log
 from perf.harness import Chart, Curve, Interval, Report, Samples, Section, Settings, run_bench
 from perf.intervals import Resampling
 from perf.lengthdata import DRAWN, EDGES, JOINS, SPLIT_SHARE, Task, count_before, draw_log, make_task
-from perf.lengthmodel import BATCH_SIZE, QUERIES, WIDTH, Scored
+from perf.lengthmodel import BATCH_SIZE, QUERIES, TEMPERATURE, WIDTH, Scored
 from perf.lengthruns import JOIN_LENGTH, TIMED_STEPS, Bench, Runs, Way
 from perf.protocol import REAL_LOGS
 from perf.report import Cell
@@ -71,7 +72,13 @@ FULL = Plan((16, 64, 256, 1_024, 4_096), 200, 3, 400)
 def measure(settings: Settings) -> Report:
     """Train at every length on the real logs, then on joins of these and of a drawn log."""
     plan = settings.pick(SHORT, FULL)
-    report = Report(facts={"plan": asdict(plan) | {"batch": BATCH_SIZE, "width": WIDTH, "queries": QUERIES}})
+    model = {"batch": BATCH_SIZE, "width": WIDTH, "queries": QUERIES, "temperature": TEMPERATURE}
+    report = Report(facts={"plan": asdict(plan) | model})
+    report.notes.append(
+        f"the model's base rate and its first temperature, {TEMPERATURE:g}, were chosen by looking at requests of the "
+        "ansible log that are evaluated here; they are the same at all lengths and for joins"
+    )
+    report.notes.append("intervals are not corrected for how many there are")
     if not settings.full:
         report.notes.append(
             f"short form: {plan.seeds} seeds, {plan.steps} steps, lengths to {max(plan.lengths):,}, one real log; "
