@@ -3,7 +3,8 @@
 One rule for memory. A batch is born on the host as the arrays that were decoded, wrapped by torch without a
 copy. What moves it, ``pin_memory``, ``to`` another device or a pickle, first packs it: all tensors become views of ONE
 slab, a flat uint8 tensor with every part at a multiple of 64 bytes. So pinning is one allocation, a
-transfer is one copy, and ``record_stream`` is one call.
+transfer is one copy, and ``record_stream`` is one call. A batch whose arrays lie in one slab of a worker process
+already is packed where it lies (:func:`pack_in_place`), and moves without that copy.
 
 A tensor that several tenants share, as in the deduplicated form, is there once, and moves once.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Batch:
         pointers: the B pointers, always on the host.
         histories: by tenant, see :class:`TenantHistory` and, with ``dedup=True``, :class:`DedupHistory`.
         slab: uint8, what all tensors are views of; None for a batch that never moved.
+        places: where each of them begins in the slab; None: one behind the other.
 
     """
 
@@ -54,6 +56,7 @@ class Batch:
     pointers: Pointers
     histories: Mapping[str, History]
     slab: Tensor | None = None
+    places: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.pointers)
@@ -144,7 +147,9 @@ class Batch:
         self._mapped(lambda tensor: found.append(tensor) or tensor, self.slab)  # type: ignore[func-returns-value]
         return found
 
-    def _mapped(self, change: Callable[[Tensor], Any], slab: Tensor | None) -> Batch:
+    def _mapped(
+        self, change: Callable[[Tensor], Any], slab: Tensor | None, places: tuple[int, ...] | None = None
+    ) -> Batch:
         """The same batch with other tensors; ``change`` is called once for each, in the slab's order."""
         changed: dict[int, Any] = {}
 
@@ -155,7 +160,7 @@ class Batch:
 
         examples = {name: once(tensor) for name, tensor in self.examples.items()}
         histories = {tenant: history.mapped(once) for tenant, history in self.histories.items()}
-        return Batch(examples, self.pointers, histories, slab)
+        return Batch(examples, self.pointers, histories, slab, places)
 
     def _packed(self, pin: bool = False) -> Batch:
         """Copy this host batch into one slab."""
@@ -167,17 +172,17 @@ class Batch:
             # numpy copies on this thread alone, without the GIL; torch would start a thread pool a reader.
             np.copyto(memory[start : start + tensor.nbytes], _as_bytes(tensor))
             start += _aligned(tensor.nbytes)
-        return self._carved(slab)
+        return replace(self, places=None)._carved(slab)
 
     def _carved(self, slab: Tensor) -> Batch:
-        """A batch of this one's shapes whose tensors are views of ``slab``."""
-        return self._mapped(_Carver(slab), slab)
+        """A batch of this one's shapes whose tensors are views of ``slab``, at this one's places."""
+        return self._mapped(_Carver(slab, self.places), slab, self.places)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the slab once, and the shapes: views pickled one by one would each carry all of it."""
         packed = self if self.slab is not None else self._packed()
         forms = packed._mapped(_Form.of, None)
-        return _restore, (forms.examples, forms.pointers, forms.histories, packed.slab)
+        return _restore, (forms.examples, forms.pointers, forms.histories, packed.places, packed.slab)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,21 +198,53 @@ class _Form:
 
 
 class _Carver:
-    """Cuts tensors out of a slab, one behind the other."""
+    """Cuts tensors out of a slab, at their places or one behind the other."""
 
-    def __init__(self, slab: Tensor) -> None:
+    def __init__(self, slab: Tensor, places: tuple[int, ...] | None) -> None:
         self._slab = slab
+        self._places = None if places is None else iter(places)
         self._start = 0
 
     def __call__(self, form: Tensor | _Form) -> Tensor:
         size = math.prod(form.shape) * form.dtype.itemsize
-        part = self._slab[self._start : self._start + size].view(form.dtype).view(tuple(form.shape))
-        self._start += _aligned(size)
-        return part
+        start = self._start if self._places is None else next(self._places)
+        self._start = start + _aligned(size)
+        return self._slab[start : start + size].view(form.dtype).view(tuple(form.shape))
 
 
-def _restore(examples: Any, pointers: Pointers, histories: Any, slab: Tensor) -> Batch:
-    return Batch(examples, pointers, histories)._carved(slab)
+def _restore(examples: Any, pointers: Pointers, histories: Any, places: Any, slab: Tensor) -> Batch:
+    return Batch(examples, pointers, histories, None, places)._carved(slab)
+
+
+def pack_in_place(batch: Batch, memory: Array) -> Batch:
+    """The batch with the slab that most of its tensors lie in already: the others are copied behind them.
+
+    Args:
+        batch: on the host, without a slab.
+        memory: uint8, which is the batch's alone, and begins at a multiple of 64 bytes.
+
+    Returns:
+        the batch itself, when the others find no room, or a tensor lies across the memory's edge.
+
+    """
+    base = memory.__array_interface__["data"][0]
+    tensors = batch._tensors()
+    at = [tensor.data_ptr() - base for tensor in tensors]
+    inside = [
+        bool(tensor.nbytes) and start >= 0 and start + tensor.nbytes <= memory.nbytes and start % ALIGNMENT == 0
+        for tensor, start in zip(tensors, at, strict=True)
+    ]
+    end = max((_aligned(at[i] + tensors[i].nbytes) for i in range(len(at)) if inside[i]), default=0)
+    places = []
+    for tensor, start, there in zip(tensors, at, inside, strict=True):
+        places.append(start if there else end)
+        end += 0 if there else _aligned(tensor.nbytes)
+    if end > memory.nbytes:
+        return batch
+    for tensor, start, there in zip(tensors, places, inside, strict=True):
+        if not there:
+            np.copyto(memory[start : start + tensor.nbytes], _as_bytes(tensor))
+    return replace(batch, places=tuple(places))._carved(torch.from_numpy(memory[:end]))
 
 
 def assemble_batch(examples: Mapping[str, Array], pointers: Pointers, reading: Reading) -> Batch:

@@ -1,11 +1,12 @@
-"""How finished batches get from the loader's thread to whoever consumes them, in order.
+"""How finished batches get from the threads that make them to whoever consumes them, in order.
 
-One side puts items and finally an end; the other takes them, from a thread (blocking) or from any asyncio loop
-(awaiting). The buffer itself is unbounded: the pipeline lends out only so many places. An error is an end
-like any other: it comes after the items that were put before it.
+Several threads put items, each at its number; whoever consumes takes them by number, from a thread (blocking) or from
+any asyncio loop (awaiting). An item that comes early is kept until those before it are there. The buffer itself is
+unbounded: the pipeline lends out only so many places. An error is an item like any other, and the last: it comes
+after the items of lower numbers.
 
-Invariants: after an end nothing is put any more; every waiter wakes at each put and at the end; taking past
-the end raises :class:`Ended` for ever, so that nobody can wait for what never comes.
+Invariants: after an end nothing is put any more; every waiter wakes when an item can be taken and at the end; taking
+past the end raises :class:`Ended` for ever, so that nobody can wait for what never comes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,17 @@ class Ended(Exception):  # noqa: N818 - the end of a stream is no fault
     """Everything was taken."""
 
 
+class Failed:
+    """An item that could not be made, at its place. A value, since a future cannot carry every exception."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class Handoff(Generic[T]):
-    """A thread-safe, ordered buffer with one producer and an end.
+    """A thread-safe buffer that puts items in order, with an end.
 
     Args:
         on_take: called after each take, by the taking thread.
@@ -35,6 +45,8 @@ class Handoff(Generic[T]):
     def __init__(self, on_take: Callable[[], None]) -> None:
         self._on_take = on_take
         self._items: deque[T] = deque()
+        self._early: dict[int, T | Failed] = {}
+        self._number = 0
         self._ended = False
         self._error: BaseException | None = None
         # Re-entrant: the garbage collector may run the iterator's finalizer, and so `end`, anywhere.
@@ -46,14 +58,29 @@ class Handoff(Generic[T]):
         """Items that can be taken without waiting."""
         return len(self._items)
 
-    # -- the producer's side ------------------------------------------------------------------------
+    # -- the producers' side ------------------------------------------------------------------------
 
-    def put(self, item: T) -> None:
-        """Append an item. After the end it is dropped."""
+    def put(self, number: int, item: T | Failed) -> None:
+        """Give the item of this number, each of which comes once, from 0; an error ends what can be taken at its place.
+
+        After the end it is dropped.
+        """
         with self._changed:
-            if not self._ended:
+            if self._ended:
+                return
+            if number != self._number:
+                self._early[number] = item
+                return
+            while not isinstance(item, Failed):
                 self._items.append(item)
-                self._wake()
+                self._number += 1
+                if self._number not in self._early:
+                    break
+                item = self._early.pop(self._number)
+            else:
+                self._ended, self._error = True, item.error
+                self._early.clear()
+            self._wake()
 
     def end(self, error: BaseException | None = None, *, discard: bool = False) -> None:
         """Say that nothing comes any more; the first call counts.
@@ -66,6 +93,7 @@ class Handoff(Generic[T]):
         with self._changed:
             if discard:
                 self._items.clear()
+                self._early.clear()
             if not self._ended:
                 self._ended, self._error = True, error
             self._wake()

@@ -30,18 +30,33 @@ class Pass:
     """How far one pass has come, and its numbers: what a loader still sees of it when it is over.
 
     Attributes:
-        position: after the newest batch that was handed to the consumer.
         meter: times and counts.
         begun: whether the consumer has been handed a batch, or the end.
 
     """
 
-    __slots__ = ("begun", "meter", "position")
+    __slots__ = ("_handed", "_plan", "_position", "begun", "meter")
 
     def __init__(self, position: Position, meter: Meter) -> None:
-        self.position = position
+        self._position = position
+        self._plan: Plan | None = None
+        self._handed = 0
         self.meter = meter
         self.begun = False
+
+    @property
+    def position(self) -> Position:
+        """The place after the newest batch that was handed to the consumer; worked out when somebody asks."""
+        plan = self._plan
+        return self._position if plan is None else plan.position(self._handed)
+
+    def advance(self, plan: Plan, batches: int) -> None:
+        """So many batches of the epoch were handed over."""
+        self._plan, self._handed, self.begun = plan, batches, True
+
+    def settle(self) -> None:
+        """The pass is over: keep its place, and not its plan."""
+        self._position, self._plan = self.position, None
 
 
 class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
@@ -123,24 +138,18 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         self._over = True
         first = self._finalizer.detach() is not None
         self._pipeline.close()
+        self._passed.settle()
         if first and self._passed.meter.trace is not None:
             self._passed.meter.trace.write()
 
     def _hand_over(self, sent: Sent, ready: int, start: float) -> Batch:
         batch = self._receive(sent)
-        if self._passed.meter.trace is not None:
-            self._passed.meter.trace.add("wait", self._next, start, time.perf_counter() - start)
+        meter = self._passed.meter
+        if meter.trace is not None:
+            meter.trace.add("wait", self._next, start, time.perf_counter() - start)
         self._next += 1
-        self._passed.begun = True
-        self._passed.position = self._plan.position(self._next)
-        self._passed.meter.handed_over(
-            examples=len(batch),
-            events=batch.events,
-            size_bytes=batch.nbytes,
-            saved_bytes=batch.expanded_nbytes - batch.nbytes,
-            ready=ready,
-            wait_s=time.perf_counter() - start,
-        )
+        self._passed.advance(self._plan, self._next)
+        meter.handed_over(sent.sizes, ready, time.perf_counter() - start)
         return batch
 
     def _finish(self) -> None:

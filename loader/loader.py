@@ -37,7 +37,7 @@ from loader.stages import STAGES, TRANSFER, BatchMaker, Place
 from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
 from loader.trace import Trace
-from loader.workers.pool import Pools, WorkerPool
+from loader.workers.pool import REQUESTS, Pools, WorkerPool
 from uihkv import Projection, SchemaError, Snapshot, Store
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ class Loader:
         self._dedup = _flag("dedup", dedup)
         self._trace = None if trace is None else Path(trace)
         if self._num_workers:
-            start = (self._num_workers, store.path, self._tenants, self._dedup, on_trimmed)
-            self._pools = Pools(lambda: WorkerPool(*start))
+            start = (self._num_workers, store.path, self._tenants, self._dedup, on_trimmed, self._prefetch)
+            self._pools = Pools(lambda lock: WorkerPool(*start, lock))
         self._slabs = SlabPool(self._prefetch + 2)  # for all passes: new memory costs as much as decoding into it
         self._transfer: Transfer | None = None
         self._fingerprint = {
@@ -362,6 +362,8 @@ class Loader:
         self._closed = True
         for pipeline in list(self._pipelines):
             pipeline.close()
+        if self._transfer is not None:
+            self._transfer.close()
         if self._pools is not None:
             self._pools.close()
 
@@ -391,15 +393,15 @@ class Loader:
     def _begin_reading(self) -> Reader:
         """What reads for one pass: worker processes, or a snapshot in this one."""
         if self._pools is not None:
-            return self._pools.begin_pass()
+            return self._pools.begin_pass(None if self._transfer is None else self._transfer.lock_pages)
         return LocalReader(self._store.snapshot(), self._tenants, self._dedup, self._slabs, self._on_trimmed)
 
     def _workers(self) -> int:
         """Executor threads: as many as can help. More than batches ahead, or than cores, cannot; and of those that ask
-        worker processes, one more than these, so that one can take and assemble meanwhile.
+        worker processes, as many as these take requests.
         """
         if self._num_workers:
-            return min(self._prefetch, self._num_workers + 1)
+            return min(self._prefetch, REQUESTS * self._num_workers)
         return min(self._prefetch, _MOST_THREADS, os.cpu_count() or 1)
 
     def _new_meter(self) -> Meter:

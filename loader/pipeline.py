@@ -1,19 +1,20 @@
 """Work that runs ahead of its consumer, in order, and ends without a trace.
 
-Items come from a source and are carried, each by one executor thread, through all their stages; the results
-are handed over in the source's order. An asyncio loop (uvloop where it can be imported) in a thread of its own does the
-rest with two tasks:
+Items come from a source and are carried, each by one thread, through all their stages; the results are handed over in
+the source's order. An asyncio loop (uvloop where it can be imported) in a thread of its own owns all of it: it starts
+the *lanes*, awaits them, feeds them from a source that is asynchronous, cancels, and takes everything down.
 
-1. *feed* waits until one of the ``ahead`` places is free, takes the next item from the source and gives it to
-   an executor thread. A place is free again when the consumer took its result: that bounds all that is
-   under way or ready.
-2. *deliver* awaits the results in order and hands them over.
+A lane is a thread with a loop: wait for a place, take the next item, do its work, hand the result over. There are
+``ahead`` places; a place is free again when the consumer took its result: that bounds all that is under way or ready.
 
 Why one thread carries an item through all stages: handing it on between stages would cost a wake-up each and move its
-arrays from core to core; several items under way at once give the same parallelism. Work is worth a thread because
+arrays from core to core; several items under way at once give the same parallelism. Why lanes take items and hand
+results over themselves, and not the loop for them: each batch then wakes at most one thread, the lane that waits
+for its place or the consumer that waits for the batch. By way of the loop it woke four, and the interpreter's lock
+passed between all of them: of a batch that takes a millisecond to make that was a fifth. Work is worth a thread because
 it does a whole batch outside the GIL (DESIGN.md §6).
 
-Life: the pipeline owns its loop, its thread, its executor and whatever ``release`` releases, from construction
+Life: the pipeline owns its loop, its thread, its lanes and whatever ``release`` releases, from construction
 to :meth:`Pipeline.close` or the end of the source. An error, from the source or from the work, is delivered at its
 place as itself, and ends the pipeline. Nothing here refers to the consumer, so its finalizer can close the pipeline.
 """
@@ -22,12 +23,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from loader.handoff import Handoff
+from loader.handoff import Failed, Handoff
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,29 +40,24 @@ _FINALIZER_WAIT_S = 10.0
 that the work needs; then waiting for ever would be a deadlock, and the thread ends a moment later by itself."""
 
 
-class _Stopped(Exception):  # noqa: N818 - asked for, no fault
-    """The pipeline is closing; what is under way may end early."""
+class _Next:
+    """A free place: take the source's next item."""
 
 
-class _Failed:
-    """The outcome of an item whose work raised. A value, since a future cannot carry every exception."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+_NEXT = _Next()
 
 
 class Pipeline(Generic[T, R]):
     """Results of ``work(item)`` for each item of a source, made ahead of the consumer.
 
     Args:
-        source: the items; iterated in the pipeline's thread. An async iterator is asked for an item only when there is
-            a place for it, and closed at the end, if it has ``aclose``.
-        work: called in executor threads, several at once.
+        source: the items; iterated in the lanes, by one at a time. An async iterator is iterated in the
+            pipeline's thread, and closed at the end, if it has ``aclose``. Either is asked for an item only when there
+            is a place for it.
+        work: called in the lanes, several at once.
         release: called once, when nothing runs any more; not when the construction fails.
         ahead: most items that are under way or ready, 1 or more.
-        workers: executor threads.
+        workers: how many lanes.
 
     """
 
@@ -74,17 +70,29 @@ class Pipeline(Generic[T, R]):
         ahead: int,
         workers: int,
     ) -> None:
-        self._source = source
+        self._feed = source if isinstance(source, AsyncIterator) else None
+        self._items: Iterator[T] = iter(()) if isinstance(source, AsyncIterator) else iter(source)
         self._work = work
         self._release = release
-        self._ahead = ahead
+        # Daemons, as the thread is: a program that ends in the midst of a pass closes it by its finalizer, which runs
+        # after Python has waited for threads of every other kind.
+        self._lanes = [
+            threading.Thread(target=self._live_in_lane, name=f"{THREAD_NAME}-work_{number}", daemon=True)
+            for number in range(workers)
+        ]
+        self._lanes_left = workers
+        self._tasks: SimpleQueue[_Next | tuple[int, T] | None] = SimpleQueue()
+        self._taking = threading.Lock()
+        self._taken = 0
+        self._over = False
         self._stopping = False
         self._ended = False
         self._guard = threading.RLock()
         self._handoff: Handoff[R] = Handoff(self._free_place)
-        self._pool = ThreadPoolExecutor(workers, f"{THREAD_NAME}-work")
         self._loop = _new_loop()
-        self._places = asyncio.Semaphore(ahead)
+        self._places = asyncio.Semaphore(ahead)  # of an async source; else the tasks are the places
+        for _ in range(ahead if self._feed is None else 0):
+            self._tasks.put(_NEXT)
         self._main: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._live, name=THREAD_NAME, daemon=True)
         try:
@@ -134,6 +142,9 @@ class Pipeline(Generic[T, R]):
         self.close(_FINALIZER_WAIT_S)
 
     def _free_place(self) -> None:
+        if self._feed is None:
+            self._tasks.put(_NEXT)
+            return
         with self._guard:
             if not self._ended:
                 self._loop.call_soon_threadsafe(self._places.release)
@@ -154,7 +165,7 @@ class Pipeline(Generic[T, R]):
             with ExitStack() as stack:
                 stack.callback(self._end_loop)
                 stack.callback(self._release)
-                stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+                stack.callback(self._join_lanes)
         except BaseException as fault:
             error = error or fault
         self._handoff.end(error)
@@ -169,67 +180,106 @@ class Pipeline(Generic[T, R]):
             self._loop.close()
 
     async def _run(self) -> None:
-        under_way: asyncio.Queue[asyncio.Future[R | _Failed] | _Failed | None] = asyncio.Queue()
-        feed = asyncio.create_task(self._feed(under_way))
+        feeding: asyncio.Task[None] | None = None
+        self._lanes_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            await self._deliver(under_way)
+            for lane in self._lanes:
+                lane.start()
+            if self._feed is not None:
+                feeding = asyncio.create_task(self._feed_lanes(self._feed))
+            await self._lanes_ended
         finally:
-            feed.cancel()
-            await asyncio.gather(feed, return_exceptions=True)
+            self._end_lanes()
+            if feeding is not None:
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
 
-    async def _feed(self, under_way: asyncio.Queue[asyncio.Future[R | _Failed] | _Failed | None]) -> None:
-        """Give items to the executor, as places come free; the queue is bounded by the places."""
-        loop = asyncio.get_running_loop()
+    async def _feed_lanes(self, source: AsyncIterator[T]) -> None:
+        """Give an async source's items to the lanes, as places come free."""
+        number = 0
         try:
-            if isinstance(self._source, AsyncIterator):
-                await self._feed_async(self._source, under_way)
-            else:
-                for item in self._source:
+            try:
+                while True:
                     await self._places.acquire()
-                    under_way.put_nowait(loop.run_in_executor(self._pool, self._carry, item))
+                    self._tasks.put((number, await anext(source)))
+                    number += 1
+            finally:
+                close = getattr(source, "aclose", None)
+                if close is not None:
+                    await close()
+        except StopAsyncIteration:
+            pass
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            under_way.put_nowait(_Failed(error))
-        else:
-            under_way.put_nowait(None)
+            self._handoff.put(number, Failed(error))
+        self._end_lanes()
 
-    async def _feed_async(
-        self, source: AsyncIterator[T], under_way: asyncio.Queue[asyncio.Future[R | _Failed] | _Failed | None]
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def _end_lanes(self) -> None:
+        """Let each lane end when it has done what it is at."""
+        self._over = True
+        for _ in self._lanes:
+            self._tasks.put(None)
+
+    def _join_lanes(self) -> None:
+        for lane in self._lanes:
+            if lane.ident is not None:  # it was started
+                lane.join()
+
+    # -- the lanes ----------------------------------------------------------------------------------
+
+    def _live_in_lane(self) -> None:
+        error: BaseException | None = None
         try:
-            while True:
-                await self._places.acquire()
-                try:
-                    item = await anext(source)
-                except StopAsyncIteration:
-                    return
-                under_way.put_nowait(loop.run_in_executor(self._pool, self._carry, item))
-        finally:
-            close = getattr(source, "aclose", None)
-            if close is not None:
-                await close()
+            self._run_lane()
+        except BaseException as fault:  # must reach the consumer, who would else wait for ever
+            error = fault
+        self._loop.call_soon_threadsafe(self._note_lane, error)
 
-    async def _deliver(self, under_way: asyncio.Queue[asyncio.Future[R | _Failed] | _Failed | None]) -> None:
-        while True:
-            next_one = await under_way.get()
-            if next_one is None:
-                return
-            outcome = next_one if isinstance(next_one, _Failed) else await next_one
-            if isinstance(outcome, _Failed):
-                self._handoff.end(outcome.error)
-                return
-            self._handoff.put(outcome)
+    def _note_lane(self, error: BaseException | None) -> None:
+        """A lane has ended; the loop is open, since it waits for all of them."""
+        self._lanes_left -= 1
+        if self._lanes_ended.done():
+            return
+        if error is not None:
+            self._lanes_ended.set_exception(error)
+        elif not self._lanes_left:
+            self._lanes_ended.set_result(None)
 
-    def _carry(self, item: T) -> R | _Failed:
-        """Do an item's work in an executor thread."""
-        if self._stopping:
-            return _Failed(_Stopped())
+    def _run_lane(self) -> None:
+        """Carry one item after the other."""
+        while (task := self._tasks.get()) is not None and not self._stopping:
+            numbered = self._take_item() if isinstance(task, _Next) else task
+            if numbered is None:
+                return
+            self._carry(*numbered)
+            del task, numbered
+
+    def _take_item(self) -> tuple[int, T] | None:
+        """The source's next item; None: nothing more is to be made."""
+        with self._taking:
+            if self._over:
+                return None
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self._end_lanes()
+                return None
+            except BaseException as error:
+                self._end_lanes()
+                self._handoff.put(self._taken, Failed(error))
+                return None
+            self._taken += 1
+            return self._taken - 1, item
+
+    def _carry(self, number: int, item: T) -> None:
+        """Do an item's work and hand it over. By itself, since a lane that waits would keep alive what it names."""
         try:
-            return self._work(item)
+            outcome: R | Failed = self._work(item)
         except BaseException as error:  # also SystemExit of a user's source: it belongs to the consumer
-            return _Failed(error)
+            outcome = Failed(error)
+            self._end_lanes()
+        self._handoff.put(number, outcome)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

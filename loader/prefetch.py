@@ -14,7 +14,9 @@ So up to ``prefetch`` batches are on the device, or on their way, ahead of the c
 Why memory is never reused too early:
 
 - the page-locked slab comes from torch's caching host allocator; ``copy_`` with ``non_blocking=True`` records the
-  side stream's event for it, so dropping it here while the copy runs is safe;
+  side stream's event for it, so dropping it here while the copy runs is safe. A batch that lies in a worker's
+  page-locked slab (:mod:`loader.pinning`) is copied from there, and kept here until the event behind its copy has
+  come: only then may the worker have the slab back;
 - the device slab belongs to the side stream, where its next user would run in order; ``record_stream`` in *receive*
   makes the allocator also wait for the consumer's stream. All tensors of a batch are views of the slab: one
   call covers them. Work on still other streams is the consumer's to declare: ``batch.record_stream``;
@@ -25,12 +27,16 @@ On the CPU there is no transfer: the loader hands the host batch over as it is.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
 
 from loader.batch import Batch
 from loader.errors import DeviceError
+from loader.pinning import lock_pages
+from loader.slabs import Slab
+from loader.stats import Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,20 @@ class Sent:
 
     Attributes:
         batch: on its target device; on CUDA its bytes may still be arriving.
+        sizes: of the batch.
         arrived: recorded behind the copy; None: they are there.
 
     """
 
     batch: Batch
+    sizes: Sizes
     arrived: torch.cuda.Event | None = None
+
+
+def sizes_of(batch: Batch) -> Sizes:
+    """How large a batch is."""
+    size = batch.nbytes
+    return Sizes(len(batch), batch.events, size, batch.expanded_nbytes - size)
 
 
 def check_device(device: torch.device | str | int | None) -> torch.device | None:
@@ -84,16 +98,42 @@ class Transfer:
         index = torch.cuda.current_device() if device.index is None else device.index
         self.device = torch.device("cuda", index)
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._copying: deque[tuple[torch.cuda.Event, Batch]] = deque()
 
     def send(self, batch: Batch) -> Sent:
         """Start the copy of a host batch. Called in executor threads, by several at once."""
         # Current device and stream are a thread's own. The device matters for pinning too: a page-locked
         # allocation made with device 0 current would create a context there.
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-            on_device = batch.pin_memory().to(self.device, non_blocking=True)
+            pinned = batch.pin_memory()
+            on_device = pinned.to(self.device, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(self._stream)
-        return Sent(on_device, arrived)
+        if pinned is batch:  # not torch's memory: see above
+            self._copying.append((arrived, batch))
+        self._let_go()
+        return Sent(on_device, sizes_of(batch), arrived)
+
+    def _let_go(self) -> None:
+        """Let go of batches whose copies have ended; of some later, when threads meet here."""
+        while self._copying:
+            try:
+                arrived, batch = self._copying.popleft()
+            except IndexError:
+                return
+            if not arrived.query():  # type: ignore[no-untyped-call]
+                self._copying.appendleft((arrived, batch))
+                return
+
+    def close(self) -> None:
+        """Wait for copies under way and let go of their batches."""
+        if self._copying:
+            self._stream.synchronize()
+        self._copying.clear()
+
+    def lock_pages(self, memory: Slab) -> bool:
+        """Page-lock mapped memory for copies to the device; whether that was granted."""
+        return lock_pages(memory, self.device)
 
     def receive(self, sent: Sent) -> Batch:
         """Make a sent batch safe to use on the current stream of the calling, consumer's thread."""

@@ -89,6 +89,7 @@ class Reading:
         spans: of each tenant by column, in the deduplicated form.
         costs: of the reads that were made.
         took_s: seconds that they took.
+        slab: uint8, page-locked memory of this reading alone in which most of its arrays lie; None: there is none.
 
     """
 
@@ -96,6 +97,7 @@ class Reading:
     spans: Mapping[str, Mapping[str, SpanColumn]] = field(default_factory=dict)
     costs: Sequence[ReadCost] = ()
     took_s: float = 0.0
+    slab: NDArray[np.uint8] | None = None
 
 
 class Reader(Protocol):

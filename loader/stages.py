@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from loader.batch import assemble_batch
+from loader.batch import assemble_batch, pack_in_place
 from loader.columns import Array
-from loader.prefetch import Sent, Transfer
+from loader.prefetch import Sent, Transfer, sizes_of
 from loader.reading import Reader, Request
 from loader.stats import Meter
 from uihkv import Pointers
@@ -110,9 +110,11 @@ class BatchMaker:
             with self._meter.timed(stage, place.batch):
                 batch = assemble_batch(features, pointers, reading)
             if self._transfer is None:
-                return Sent(batch)
+                return Sent(batch, sizes_of(batch))
             stage = TRANSFER
             with self._meter.timed(stage, place.batch):
+                if reading.slab is not None:
+                    batch = pack_in_place(batch, reading.slab)
                 return self._transfer.send(batch)
         except BaseException as error:
             error.add_note(f"in the loader's stage {stage!r}, {place}")

@@ -129,6 +129,24 @@ class LoaderStats:
         return {**asdict(self), **{name: getattr(self, name) for name in rates}}
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large a batch is, counted by the thread that made it.
+
+    Attributes:
+        examples: in it.
+        events: of all tenants.
+        bytes: of its tensors.
+        saved: bytes by which these would be more in the plain form with nothing shared.
+
+    """
+
+    examples: int
+    events: int
+    bytes: int
+    saved: int
+
+
 class Meter:
     """Counters of one pass.
 
@@ -186,16 +204,14 @@ class Meter:
         times[2] = max(times[2], took_s)
         self._newest[stage].append(took_s)
 
-    def handed_over(
-        self, *, examples: int, events: int, size_bytes: int, saved_bytes: int, ready: int, wait_s: float
-    ) -> None:
-        """Count a batch that the consumer got."""
+    def handed_over(self, sizes: Sizes, ready: int, wait_s: float) -> None:
+        """Count a batch that the consumer got, for which it waited so long and found so many ready."""
         with self._lock:
             self._batches += 1
-            self._examples += examples
-            self._events += events
-            self._bytes += size_bytes
-            self._saved += saved_bytes
+            self._examples += sizes.examples
+            self._events += sizes.events
+            self._bytes += sizes.bytes
+            self._saved += sizes.saved
             self._ready += ready
             self._found_ready += ready > 0
             self._wait_s += wait_s

@@ -28,21 +28,24 @@ class Bench:
 
     Args:
         settings: of the run.
+        shortest: events that each example sees at least, of histories twice as long; 0: lengths and versions as drawn.
 
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shortest: int = 0) -> None:
         self.settings = settings
         self.repeats = settings.pick(5, 15)
-        self.log: Log = make_log(
-            Workload(users=settings.pick(300, 1_000), mean_length=settings.pick(3_000, 12_000), tail=1.1), settings.seed
+        drawn = Workload(users=settings.pick(300, 1_000), mean_length=settings.pick(3_000, 12_000), tail=1.1)
+        long = Workload(
+            users=settings.pick(16, 64), mean_length=2 * shortest, shortest=2 * shortest, longest=2 * shortest
         )
-        self.path = settings.scratch / "store"
+        self.log: Log = make_log(long if shortest else drawn, settings.seed)
+        self.path = settings.scratch / f"store-{shortest}"
         self.store = build_store(self.path, self.log, shards=8)
         rng = np.random.default_rng(settings.seed)
         self.user = rng.choice(len(self.log.users), settings.pick(16_384, 65_536), p=self.log.lengths / len(self.log))
         self.version = (rng.random(len(self.user)) * self.log.lengths[self.user]).astype(np.int64) + 1
-        self.version = np.minimum(self.version, self.log.lengths[self.user])
+        self.version = np.minimum(np.maximum(self.version, shortest), self.log.lengths[self.user])
         last = self.log.ts[self.log.offsets[self.user] + self.version - 1]
         self.columns = {
             "user_id": self.log.users[self.user], "version": self.version, "last_ts": last,

@@ -1,10 +1,11 @@
-"""The loader's side of worker processes: start them, give each a batch at a time, notice when one dies, end them all.
+"""The loader's side of worker processes: start them, keep each busy, notice when one dies, end them all.
 
 A pool serves one pass after another and is ended with its loader, or when that is collected, or at exit. Executor
-threads of the pipeline take idle workers, ask, wait for the answer outside the GIL, and put the worker back.
+threads of the pipeline ask the worker with the fewest requests and wait for the answer outside the GIL. A worker has
+up to :data:`REQUESTS` requests: it goes on with the next one at once, and need not be woken for each.
 
-A slab of an answer is lent: when the last tensor over it is gone, its number goes back to its worker with the next
-request (see :mod:`loader.slabs`).
+A slab of an answer is lent: when the last tensor over it is gone, its worker uses it again
+(:mod:`loader.workers.shared`).
 
 A worker that dies takes the pass with it: the thread that waits for its answer sees the connection close, and raises
 what happened to the process. Nothing is read a second time: what killed one worker would kill the next.
@@ -12,30 +13,35 @@ what happened to the process. Nothing is read a second time: what killed one wor
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Pipe
-from multiprocessing.reduction import recv_handle
+from multiprocessing.reduction import recvfds
 from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from loader.errors import WorkerError
 from loader.reading import OnTrimmed, Reading, Request
+from loader.slabs import Slab
+from loader.workers.shared import MOST_SLABS, MappedSlabs, make_file, map_file
 from loader.workers.wire import hear_error, hear_reading, pack, tell_projection, tell_request, unpack
 from uihkv import Projection
 
 _END_WAIT_S = 5.0
 """How long a worker may take to finish its batch when it is told to end; then it is killed."""
+
+REQUESTS = 2
+"""Requests that a worker is given at once: one that it reads for, and the next."""
+
+Lock = Callable[[Slab], bool]
+"""Page-locks a slab and says whether that was granted."""
 
 _PROGRAM = "from loader.workers.worker import main; main()"
 
@@ -49,31 +55,34 @@ class WorkerPool:
         tenants: a projection each.
         dedup: give the deduplicated form.
         on_trimmed: what becomes of an example whose events are trimmed.
+        ahead: most batches that are under way or ready.
+        lock: page-locks a slab and says whether that was granted; None: no device is fed.
 
     """
 
     def __init__(
-        self, workers: int, store: Path, tenants: Mapping[str, Projection], dedup: bool, on_trimmed: OnTrimmed
-    ) -> None:
+        self, workers: int, store: Path, tenants: Mapping[str, Projection], dedup: bool, on_trimmed: OnTrimmed,
+        ahead: int, lock: Lock | None = None,
+    ) -> None:  # fmt: skip
         hello = {
             "store": str(store), "tenants": [(name, tell_projection(its)) for name, its in tenants.items()],
-            "dedup": dedup, "on_trimmed": on_trimmed,
+            "dedup": dedup, "on_trimmed": on_trimmed, "slabs": -(-ahead // workers) + 2,
         }  # fmt: skip
         self._changed = threading.Condition()
         self._workers: list[_Worker] = []
-        self._idle: deque[_Worker] = deque()
+        self._asked: dict[_Worker, int] = {}
         self._error: WorkerError | None = None
         self._passes = 0
         self._finalizer = weakref.finalize(self, _end, self._workers)
         try:
             for number in range(workers):
-                worker = _Worker(number)
+                worker = _Worker(number, lock)
                 self._workers.append(worker)
-                worker.tell(hello, answered=True)
+                self._asked[worker] = 0
+                worker.tell(hello)
         except BaseException:
             self.close()
             raise
-        self._idle.extend(self._workers)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -89,7 +98,7 @@ class WorkerPool:
         """Let every worker take a snapshot, and give the pass's number. What that raises, the first read raises."""
         self._passes += 1
         for worker in self._workers:
-            worker.tell({"begin": self._passes}, answered=True)
+            worker.tell({"begin": self._passes})
         return self._passes
 
     def end_pass(self, number: int) -> None:
@@ -109,7 +118,7 @@ class WorkerPool:
 
         """
         message = {"pass": number, "request": tell_request(request)}
-        worker = self._take_idle()
+        worker = self._choose()
         try:
             answer = worker.ask(message)
         except WorkerError as error:
@@ -118,19 +127,22 @@ class WorkerPool:
                 self._changed.notify_all()
             raise
         with self._changed:
-            self._idle.append(worker)
+            self._asked[worker] -= 1
             self._changed.notify()
         if "error" in answer:
             raise hear_error(answer["error"])
-        return hear_reading(answer, answer["lease"])
+        return hear_reading(answer, answer["lease"], answer["locked"])
 
-    def _take_idle(self) -> _Worker:
+    def _choose(self) -> _Worker:
+        """The worker with the fewest requests, once one has fewer than it may."""
         with self._changed:
-            while not self._idle and self._error is None:
+            while self._error is None:
+                worker = min(self._workers, key=self._asked.__getitem__)
+                if self._asked[worker] < REQUESTS:
+                    self._asked[worker] += 1
+                    return worker
                 self._changed.wait()
-            if self._error is not None:
-                raise WorkerError(*self._error.args)
-            return self._idle.popleft()
+            raise WorkerError(*self._error.args)
 
     def close(self) -> None:
         """End all workers; none is left. Closing twice is no error."""
@@ -141,18 +153,21 @@ class Pools:
     """The pools of one loader: a pass has one to itself, and the next pass takes it over.
 
     Args:
-        make: starts a pool.
+        make: starts a pool, given what page-locks its slabs.
 
     """
 
-    def __init__(self, make: Callable[[], WorkerPool]) -> None:
+    def __init__(self, make: Callable[[Lock | None], WorkerPool]) -> None:
         self._make = make
         self._idle: WorkerPool | None = None
         self._closed = False
         self._lock = threading.Lock()
 
-    def begin_pass(self) -> PoolReader:
+    def begin_pass(self, lock: Lock | None = None) -> PoolReader:
         """A reader for one pass.
+
+        Args:
+            lock: the loader's, once there is a device.
 
         Raises:
             WorkerError: when a process cannot be started.
@@ -160,7 +175,7 @@ class Pools:
         """
         with self._lock:
             pool, self._idle = self._idle, None
-        pool = pool or self._make()
+        pool = pool or self._make(lock)
         try:
             return PoolReader(pool, pool.begin_pass(), self._take_back)
         except BaseException:
@@ -214,72 +229,75 @@ class PoolReader:
 
 
 class _Worker:
-    """One process, its connection, and the slabs that it has shared. Used by one thread at a time."""
+    """One process, its connection, and the slabs that it has shared. Answers come in the order of the requests."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, lock: Lock | None) -> None:
         self._number = number
         self._connection, theirs = Pipe()
-        self._free: deque[int] = deque()
-        self._slabs: dict[int, mmap.mmap] = {}
-        self._unheard = 0
-        with theirs:
-            path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-            self._process = subprocess.Popen(
-                [os.fsdecode(get_executable()), "-P", "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid())],
-                env={**os.environ, "PYTHONPATH": path}, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+        self._sending = threading.Lock()
+        self._turn = threading.Condition()
+        self._asked = self._heard = 0
+        descriptor = make_file(MOST_SLABS)
+        try:
+            self._slabs = MappedSlabs(map_file(descriptor, MOST_SLABS), lock)
+            with theirs:
+                path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+                given = (theirs.fileno(), descriptor)
+                self._process = subprocess.Popen(
+                    [os.fsdecode(get_executable()), "-P", "-c", _PROGRAM, *map(str, given), str(os.getpid())],
+                    env={**os.environ, "PYTHONPATH": path}, pass_fds=given, stdin=subprocess.DEVNULL,
+                )  # fmt: skip
+        finally:
+            os.close(descriptor)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def tell(self, message: Mapping[str, Any], *, answered: bool = False) -> None:
-        """Send a message; an answer to it is heard before the next one."""
-        free: list[int] = []
-        while self._free:
-            free.append(self._free.popleft())
-        try:
-            self._connection.send_bytes(pack({**message, "free": free}))
-        except (BrokenPipeError, ConnectionResetError, OSError) as error:
-            raise self._dead() from error
-        self._unheard += answered
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a message that has no answer."""
+        with self._sending:
+            self._send(message)
 
     def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a message, with a lease of its slab."""
-        while self._unheard:
-            self._unheard -= 1
-            earlier = self._hear()
-            if "error" in earlier:
-                return earlier
-        self.tell(message)
-        answer = self._hear()
-        if "error" in answer:
-            return answer
-        number = answer["slab"]
-        if answer["dropped"] is not None:
-            del self._slabs[answer["dropped"]]
-        if answer["new_bytes"]:
-            descriptor = self._receive_descriptor()
-            try:
-                self._slabs[number] = mmap.mmap(descriptor, answer["new_bytes"])
-            finally:
-                os.close(descriptor)
-        lease = np.frombuffer(self._slabs[number], np.uint8)
-        weakref.finalize(lease, self._free.append, number).atexit = False
-        return {**answer, "lease": lease}
-
-    def _hear(self) -> dict[str, Any]:
+        """The answer to a request, with a lease of its slab."""
+        with self._sending:
+            self._send(message)
+            number = self._asked
+            self._asked += 1
+        with self._turn:
+            while self._heard != number:
+                self._turn.wait()
         try:
-            answer: dict[str, Any] = unpack(self._connection.recv_bytes())
-        except (EOFError, ConnectionResetError, OSError) as error:
-            raise self._dead() from error
-        return answer
-
-    def _receive_descriptor(self) -> int:
-        try:
-            return recv_handle(self._connection)
+            return self._hear()
         except (EOFError, ConnectionResetError, OSError, RuntimeError) as error:
             raise self._dead() from error
+        finally:
+            with self._turn:
+                self._heard += 1
+                self._turn.notify_all()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._connection.send_bytes(pack(message))
+        except (BrokenPipeError, ConnectionResetError, OSError) as error:
+            raise self._dead() from error
+
+    def _hear(self) -> dict[str, Any]:
+        answer: dict[str, Any] = unpack(self._connection.recv_bytes())
+        new = answer["new"]
+        if new:
+            with socket.fromfd(self._connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+                descriptors = recvfds(channel, len(new))
+            try:
+                self._slabs.add(new, answer["touched"], descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        if "error" not in answer:
+            number = answer["slab"]
+            answer |= {"lease": self._slabs.lease(number), "locked": self._slabs.is_locked(number)}
+        return answer
 
     def _dead(self) -> WorkerError:
         """What has become of the process."""

@@ -200,8 +200,8 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def hear_reading(told: Mapping[str, Any], slab: NDArray[np.uint8]) -> Reading:
-    """The reading that was told, over the slab's memory."""
+def hear_reading(told: Mapping[str, Any], slab: NDArray[np.uint8], locked: bool = False) -> Reading:
+    """The reading that was told, over the slab's memory, which may be page-locked."""
     arrays = []
     for dtype, shape, start in told["arrays"]:
         kind = np.dtype(dtype)
@@ -224,7 +224,8 @@ def hear_reading(told: Mapping[str, Any], slab: NDArray[np.uint8]) -> Reading:
         }
         for tenant, columns in told["spans"].items()
     }
-    return Reading(plain, spans, [ReadCost(*cost) for cost in told["costs"]], told["took_s"])
+    costs = [ReadCost(*cost) for cost in told["costs"]]
+    return Reading(plain, spans, costs, told["took_s"], slab if locked else None)
 
 
 # -- errors ---------------------------------------------------------------------------------------

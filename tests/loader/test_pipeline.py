@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,19 @@ def test_results_come_in_order_whatever_takes_longest(workers: int) -> None:
 
     pipeline = Pipeline(range(20), work, nothing, ahead=5, workers=workers)
     assert take_all(pipeline) == [item * item for item in range(20)]
+    pipeline.close()
+
+
+def test_a_lane_that_waits_for_a_place_keeps_nothing_alive() -> None:
+    class Result:
+        pass
+
+    pipeline = Pipeline(range(9), lambda item: Result(), nothing, ahead=1, workers=2)
+    taken = weakref.ref(pipeline.take())
+    deadline = time.monotonic() + 5
+    while taken() is not None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert taken() is None
     pipeline.close()
 
 
@@ -116,12 +130,12 @@ def test_handoff_wakes_threads_and_loops() -> None:
     thread = threading.Thread(target=lambda: results.append(asyncio.run(consume())))
     thread.start()
     time.sleep(0.05)
-    handoff.put(1)
+    handoff.put(0, 1)
     thread.join(5)
-    handoff.put(2)
+    handoff.put(1, 2)
     results.append(handoff.take())
     handoff.end()
-    handoff.put(3)
+    handoff.put(2, 3)
     with pytest.raises(Ended):
         handoff.take()
     assert results == [1, 2]
@@ -136,5 +150,5 @@ def test_handoff_outlives_a_consumer_whose_loop_is_gone() -> None:
             await asyncio.wait_for(handoff.take_async(), 0.01)
 
     asyncio.run(give_up())
-    handoff.put(1)
+    handoff.put(0, 1)
     assert handoff.take() == 1
