@@ -6,6 +6,8 @@ the *lanes*, awaits them, feeds them from a source that is asynchronous, cancels
 
 A lane is a thread with a loop: wait for a place, take the next item, do its work, hand the result over. There are
 ``ahead`` places; a place is free again when the consumer took its result: that bounds all that is under way or ready.
+While half of them are ready, places go to the first lane alone; the others help when it does not keep up. Lanes that
+need not work take nothing from the consumer: neither the interpreter's lock, nor a core, nor the caches.
 
 Why one thread carries an item through all stages: handing it on between stages would cost a wake-up each and move its
 arrays from core to core; several items under way at once give the same parallelism. Why lanes take items and hand
@@ -76,12 +78,17 @@ class Pipeline(Generic[T, R]):
         self._release = release
         # Daemons, as the thread is: a program that ends in the midst of a pass closes it by its finalizer, which runs
         # after Python has waited for threads of every other kind.
+        self._ahead = ahead
+        self._queues: list[SimpleQueue[_Next | tuple[int, T] | None]] = [SimpleQueue() for _ in range(workers)]
+        self._given = [0] * workers  # to each lane; written by who gives, as the next is by the lane
+        self._done = [0] * workers
         self._lanes = [
-            threading.Thread(target=self._live_in_lane, name=f"{THREAD_NAME}-work_{number}", daemon=True)
+            threading.Thread(
+                target=self._live_in_lane, args=(number,), name=f"{THREAD_NAME}-work_{number}", daemon=True
+            )
             for number in range(workers)
         ]
         self._lanes_left = workers
-        self._tasks: SimpleQueue[_Next | tuple[int, T] | None] = SimpleQueue()
         self._taking = threading.Lock()
         self._taken = 0
         self._over = False
@@ -90,9 +97,9 @@ class Pipeline(Generic[T, R]):
         self._guard = threading.RLock()
         self._handoff: Handoff[R] = Handoff(self._free_place)
         self._loop = _new_loop()
-        self._places = asyncio.Semaphore(ahead)  # of an async source; else the tasks are the places
+        self._places = asyncio.Semaphore(ahead)  # of an async source
         for _ in range(ahead if self._feed is None else 0):
-            self._tasks.put(_NEXT)
+            self._give(_NEXT, self._find_lane())
         self._main: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._live, name=THREAD_NAME, daemon=True)
         try:
@@ -143,11 +150,20 @@ class Pipeline(Generic[T, R]):
 
     def _free_place(self) -> None:
         if self._feed is None:
-            self._tasks.put(_NEXT)
+            self._give(_NEXT, 0 if 2 * self._handoff.ready >= self._ahead else self._find_lane())
             return
         with self._guard:
             if not self._ended:
                 self._loop.call_soon_threadsafe(self._places.release)
+
+    def _give(self, task: _Next | tuple[int, T], lane: int) -> None:
+        self._given[lane] += 1
+        self._queues[lane].put(task)
+
+    def _find_lane(self) -> int:
+        """The lane that has the fewest items to do, of those that have as few the first."""
+        left = [given - done for given, done in zip(self._given, self._done, strict=True)]
+        return left.index(min(left))
 
     # -- the thread's side --------------------------------------------------------------------------
 
@@ -201,7 +217,7 @@ class Pipeline(Generic[T, R]):
             try:
                 while True:
                     await self._places.acquire()
-                    self._tasks.put((number, await anext(source)))
+                    self._give((number, await anext(source)), self._find_lane())
                     number += 1
             finally:
                 close = getattr(source, "aclose", None)
@@ -218,8 +234,8 @@ class Pipeline(Generic[T, R]):
     def _end_lanes(self) -> None:
         """Let each lane end when it has done what it is at."""
         self._over = True
-        for _ in self._lanes:
-            self._tasks.put(None)
+        for queue in self._queues:
+            queue.put(None)
 
     def _join_lanes(self) -> None:
         for lane in self._lanes:
@@ -228,10 +244,10 @@ class Pipeline(Generic[T, R]):
 
     # -- the lanes ----------------------------------------------------------------------------------
 
-    def _live_in_lane(self) -> None:
+    def _live_in_lane(self, lane: int) -> None:
         error: BaseException | None = None
         try:
-            self._run_lane()
+            self._run_lane(lane)
         except BaseException as fault:  # must reach the consumer, who would else wait for ever
             error = fault
         self._loop.call_soon_threadsafe(self._note_lane, error)
@@ -246,13 +262,14 @@ class Pipeline(Generic[T, R]):
         elif not self._lanes_left:
             self._lanes_ended.set_result(None)
 
-    def _run_lane(self) -> None:
+    def _run_lane(self, lane: int) -> None:
         """Carry one item after the other."""
-        while (task := self._tasks.get()) is not None and not self._stopping:
+        while (task := self._queues[lane].get()) is not None and not self._stopping:
             numbered = self._take_item() if isinstance(task, _Next) else task
             if numbered is None:
                 return
             self._carry(*numbered)
+            self._done[lane] += 1
             del task, numbered
 
     def _take_item(self) -> tuple[int, T] | None:

@@ -163,6 +163,7 @@ class Meter:
         self._workers = workers
         self._times = {name: [0, 0.0, 0.0] for name in stages}
         self._newest: dict[str, deque[float]] = {name: deque(maxlen=_NEWEST) for name in stages}
+        self._handed: deque[tuple[Sizes, int, float, float]] = deque()
         self._started_s = time.perf_counter()
         self._last_s = self._started_s
         self._batches = self._examples = self._events = self._bytes = self._saved = self._ready = 0
@@ -198,6 +199,7 @@ class Meter:
                 self._chunks_read += cost.chunks_read
 
     def _count(self, stage: str, took_s: float) -> None:
+        self._sum_up()
         times = self._times[stage]
         times[0] += 1
         times[1] += took_s
@@ -205,8 +207,15 @@ class Meter:
         self._newest[stage].append(took_s)
 
     def handed_over(self, sizes: Sizes, ready: int, wait_s: float) -> None:
-        """Count a batch that the consumer got, for which it waited so long and found so many ready."""
-        with self._lock:
+        """Note a batch that the consumer got, for which it waited so long and found so many ready.
+
+        Summing up is left to the threads that make batches: the consumer has a step to do.
+        """
+        self._handed.append((sizes, ready, wait_s, time.perf_counter()))
+
+    def _sum_up(self) -> None:
+        while self._handed:
+            sizes, ready, wait_s, self._last_s = self._handed.popleft()
             self._batches += 1
             self._examples += sizes.examples
             self._events += sizes.events
@@ -215,11 +224,11 @@ class Meter:
             self._ready += ready
             self._found_ready += ready > 0
             self._wait_s += wait_s
-            self._last_s = time.perf_counter()
 
     def read(self) -> LoaderStats:
         """What was counted so far."""
         with self._lock:
+            self._sum_up()
             elapsed_s = self._last_s - self._started_s
             alive_s = (time.perf_counter() - self._started_s) if not self._batches else elapsed_s
             stages = tuple(

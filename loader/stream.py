@@ -265,7 +265,8 @@ class StreamLoader(Loader):
         """Processes that read for its pass; None: this one does."""
         if not self._num_workers:
             return None
-        start = (1, self._store.path, self._tenants, self._dedup, self._on_trimmed)
+        lock = None if self._transfer is None else self._transfer.lock_pages
+        start = (1, self._store.path, self._tenants, self._dedup, self._on_trimmed, self._prefetch, lock)
         return FollowingWorkers(self._num_workers, lambda: WorkerPool(*start))
 
     def maker(
