@@ -397,7 +397,7 @@ class Loader:
         return LocalReader(self._store.snapshot(), self._tenants, self._dedup, self._slabs, self._on_trimmed)
 
     def _workers(self) -> int:
-        """Executor threads: as many as can help. More than batches ahead, or than cores, cannot; and of those that ask
+        """Lanes: as many as can help. More than batches ahead, or than cores, cannot; and of those that ask
         worker processes, as many as these take requests.
         """
         if self._num_workers:

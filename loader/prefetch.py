@@ -4,7 +4,7 @@
 
 The idea, for each batch, in two halves on two threads:
 
-1. *send*, in the executor thread that made the batch: copy its arrays into one page-locked slab, allocate one
+1. *send*, in the lane that made the batch: copy its arrays into one page-locked slab, allocate one
    device slab on the loader's side stream, start one asynchronous copy there, and record an event behind it.
 2. *receive*, in the consumer's thread: the consumer's current stream (not its thread) waits for that event, and the
    device slab is recorded on that stream.
@@ -90,7 +90,7 @@ class Transfer:
 
     Args:
         device: a CUDA device; without an index, the calling thread's current one. So construct it on the
-            consumer's thread: threads of an executor all start with device 0.
+            consumer's thread: lanes all start with device 0.
 
     """
 
@@ -101,7 +101,7 @@ class Transfer:
         self._copying: deque[tuple[torch.cuda.Event, Batch]] = deque()
 
     def send(self, batch: Batch) -> Sent:
-        """Start the copy of a host batch. Called in executor threads, by several at once."""
+        """Start the copy of a host batch. Called in lanes, by several at once."""
         # Current device and stream are a thread's own. The device matters for pinning too: a page-locked
         # allocation made with device 0 current would create a context there.
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):

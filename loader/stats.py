@@ -1,6 +1,6 @@
 """Where a loader's time goes: typed numbers for each stage, and which of them limits.
 
-A :class:`Meter` is filled by the executor threads (stage times) and by the consumer (waits); :meth:`Meter.read` gives
+A :class:`Meter` is filled by the lanes (stage times) and by the consumer (waits); :meth:`Meter.read` gives
 a frozen :class:`LoaderStats` at any time. Times are seconds of the wall clock, sizes bytes in memory.
 """
 

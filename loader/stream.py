@@ -341,7 +341,7 @@ class _Reading:
         return seen
 
     def make_batch(self, place: Place) -> Sent:
-        """Carry one batch through all stages, in an executor thread; its snapshot has what admission saw, or more."""
+        """Carry one batch through all stages, in a lane; its snapshot has what admission saw, or more."""
         assert isinstance(place, StreamPlace)  # `places` gives no others
         return self._owner.maker(place, self._snapshots, self._workers, self._meter).make_batch(place)
 

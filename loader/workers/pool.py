@@ -1,8 +1,8 @@
 """The loader's side of worker processes: start them, keep each busy, notice when one dies, end them all.
 
-A pool serves one pass after another and is ended with its loader, or when that is collected, or at exit. Executor
-threads of the pipeline ask the worker with the fewest requests and wait for the answer outside the GIL. A worker has
-up to :data:`REQUESTS` requests: it goes on with the next one at once, and need not be woken for each.
+A pool serves one pass after another and is ended with its loader, or when that is collected, or at exit. Lanes of
+the pipeline ask the worker with the fewest requests and wait for the answer outside the GIL. A worker has up to
+:data:`REQUESTS` requests: it goes on with the next one at once, and need not be woken for each.
 
 A slab of an answer is lent: when the last tensor over it is gone, its worker uses it again
 (:mod:`loader.workers.shared`).
