@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,13 @@ def test_a_stream_resumes_at_every_batch_to_the_example(store: Store, stop: int)
 
 def test_what_was_made_ahead_comes_again(store: Store) -> None:
     feed = Log(VERSIONS)
-    _, state = take(store, feed, 1, None, prefetch=6)
+    with Loader(store, StreamExamples(feed), WANTED, batch_size=2, prefetch=6) as loader:
+        for _ in loader:
+            deadline = time.monotonic() + 5
+            while feed.most <= 6 and time.monotonic() < deadline:
+                time.sleep(0.001)
+            break
+        state = json.loads(json.dumps(loader.state_dict()))
     assert feed.most > 6
     rest, _ = take(store, Log(VERSIONS), 99, state)
     assert rows_of(rest) == list(range(2, len(VERSIONS)))
