@@ -69,14 +69,16 @@ class SlabPool:
         """Say how many bytes a batch took; small ones are the allocator's."""
         if size <= max(self._size, SMALLEST):
             return
-        with self._growing:
+        with (
+            self._growing
+        ):  # whose batch is ready meanwhile waits too: else a later one would, before the consumer's eyes
             if size <= self._size:
                 return
-            first, self._size = not self._size, size * ROOM
-            for _ in range(self._keep if first else 0):
-                slab = np.empty(self._size, np.uint8)
+            for _ in range(0 if self._size else self._keep):
+                slab = np.empty(size * ROOM, np.uint8)
                 touch(slab, int(size * _TOUCHED))
                 self._free.append(slab)
+            self._size = size * ROOM
 
 
 def touch(slab: Slab, size: int) -> None:

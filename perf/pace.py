@@ -44,6 +44,9 @@ Bytes = NDArray[np.uint8]
 CASES = ((256, 512), (256, 4096), (4096, 256), (65_536, 16))
 """Lengths and batch sizes. The histories of the longest are all that long."""
 
+LAYERS = (2, 12)
+"""Of the step that computes: one that is short beside a batch's making, and one that is long."""
+
 STEP = 1.25
 FIRST = 20
 PREFETCH = 4
@@ -237,50 +240,52 @@ def measure_interference(bench: Bench, report: Report) -> None:
         cached: list[Batch] = list(islice(loader, 4))
     examples = repeat_examples(bench, (steps + PREFETCH + 2) * batch_size(length))
 
-    def compute(number: int) -> float:
+    def compute(number: int, layers: int) -> float:
         started = time.perf_counter()
         x = cached[number % 4].history["dwell"].expand().padded(512)
-        for _ in range(2):
+        for _ in range(layers):
             x = torch.relu(x @ weight)
         float(x.sum())
         return time.perf_counter() - started
 
-    def run(before_each: Callable[[], object]) -> float:
+    def run(layers: int, before_each: Callable[[], object]) -> float:
         """Mean seconds of a step."""
         took = []
         for number in range(steps):
             before_each()
-            took.append(compute(number))
+            took.append(compute(number, layers))
         return float(np.mean(took[2:]))
 
-    times: dict[str, list[float]] = {}
+    times: dict[tuple[int, str], list[float]] = {}
     loaders = {n: bench.loader(length, examples=examples, num_workers=n, prefetch=PREFETCH) for n in (0, 1)}
     with _reading(bench, length) as read_one:
         for epoch in range(bench.repeats + 1):
-            times.setdefault("nothing", []).append(run(lambda: None))
-            for n, loader in loaders.items():
-                loader.set_epoch(epoch)
-                passing = iter(loader)
-                times.setdefault(f"a loader, workers {n}", []).append(run(lambda passing=passing: next(passing)))  # type: ignore[misc]
-                passing.close()
-            times.setdefault("a process that reads", []).append(run(read_one))
+            for layers in LAYERS:
+                times.setdefault((layers, "nothing"), []).append(run(layers, lambda: None))
+                for n, loader in loaders.items():
+                    loader.set_epoch(epoch)
+                    passing = iter(loader)
+                    took = run(layers, lambda passing=passing: next(passing))  # type: ignore[misc]
+                    times.setdefault((layers, f"a loader, workers {n}"), []).append(took)
+                    passing.close()
+                times.setdefault((layers, "a process that reads"), []).append(run(layers, read_one))
     for loader in loaders.values():
         loader.close()
-    alone = np.array(times["nothing"][1:])
+    ratios = {key: Samples(np.array(its[1:]) / np.array(times[key[0], "nothing"][1:])) for key, its in times.items()}
     rows: list[dict[str, Cell]] = [
         {
-            "beside": name, "step ms": Samples(1e3 * np.array(its[1:])),
-            "over the step by itself": Samples(np.array(its[1:]) / alone),
+            "layers": layers, "beside": name, "step ms": Samples(1e3 * np.array(its[1:])),
+            "over the step by itself": ratios[layers, name],
         }
-        for name, its in times.items()
+        for (layers, name), its in times.items()
     ]  # fmt: skip
-    report.facts["interference"] = times
+    report.facts["interference"] = {f"{layers} layers, {name}": its for (layers, name), its in times.items()}
     report.sections.append(Section("Interference: a computing step on one of 2 cores", rows))
-    ratios = [Samples(np.array(its[1:]) / alone) for its in times.values()]
+    names = list(dict.fromkeys(name for _, name in times))
+    curves = [Curve(f"{layers} layers", names, [ratios[layers, name] for name in names]) for layers in LAYERS]
     report.charts.append(
-        Chart("Interference", "beside", "step time over that by itself", [Curve("", list(times), ratios)], kind="bars",
-              line_at=1.02)
-    )  # fmt: skip
+        Chart("Interference", "beside", "step time over that by itself", curves, kind="bars", line_at=1.02)
+    )
 
 
 @contextmanager
