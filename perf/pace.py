@@ -9,7 +9,7 @@ What a figure is measured against is measured in the same run and stands beside 
 - *wait*: the step takes 1.25 times the loader's own time per batch, that of a pass drained by a consumer that does
   nothing. It sleeps, as a host does whose accelerator works. One pass is longer than the steps, so that no epoch
   begins among them; what an epoch's start costs is told apart. Beside it stands what handing over a batch takes that
-  lies ready: no share of waiting can be below that.
+  lies ready, after steps at least twice as long: these leave the caches colder, so it is more than each step pays.
 - *interference*: a step computes on cached batches, by itself and beside a loader that it takes a batch from before
   each step. Beside it stands the same step next to a process that reads the same batches with ``snapshot.read`` and
   hands nothing over: what decoding on the other core costs whoever computes on this one.
