@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test lint bench bench-full docs licences audit clean help
+.PHONY: demo test lint bench bench-full docs licences audit package clean help
 
 help: ## what can be typed here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,9 @@ lint: $(STAMP) ## ruff, mypy --strict, and pip-audit where it is installed
 
 licences: $(STAMP) ## every package that is needed, and its licence
 	@$(BIN)/python -m tools.supply licences
+
+package: $(STAMP) ## sdist and wheel, each installed in a new environment, where the demo runs
+	$(BIN)/python -m tools.cleanroom
 
 audit: $(STAMP) ## install pip-audit, and ask it about the pinned versions
 	@$(BIN)/python -m pip install --quiet 'pip-audit>=2.7'

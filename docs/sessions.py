@@ -2,7 +2,8 @@
 
 ``python -m docs.generate`` runs them, in a folder of its own, on data that is made here, 80 columns wide; so the page
 shows what commands print, and nothing else. A test runs them again. What may differ from machine to machine, sizes and
-times, is compared by its form (:func:`same_form`).
+times, is compared by its form (:func:`same_form`). Commands that measure, or take a minute, were captured by hand
+(``docs/captured``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 HERE = Path(__file__).parent
 PAGE = HERE / "commands.md"
 PICTURES = HERE / "pictures"
+CAPTURED = HERE / "captured"
 
 HEAD = """# Commands, and what they print
 
@@ -52,14 +54,14 @@ class Session:
         command: which.
         lines: what is typed, one behind the other.
         text: what a reader should know before.
-        picture: a file in ``docs/pictures`` that the lines make, or that is made of what they print.
+        pictures: files in ``docs/pictures``: a .png that the lines make, an .svg of what they print.
 
     """
 
     command: str
     lines: tuple[str, ...]
     text: str = ""
-    picture: str = ""
+    pictures: tuple[str, ...] = ()
 
 
 SESSIONS = (
@@ -86,15 +88,21 @@ SESSIONS = (
         ("uihkv audit store slim.parquet --as-of asked --delay 60000",),
         "Pointers logged half a second behind the clock, against resolving with a minute's delay.",
     ),
-    Session("stats", ("uihkv stats store --details --plot stats.png",), picture="stats.png"),
+    Session("stats", ("uihkv stats store --details --plot stats.png",), pictures=("stats.png", "stats.svg")),
     Session("show", ("uihkv show store 3 --last 3", "uihkv show store 3 --version 100 --last 2 --json")),
-    Session("verify", ("uihkv verify store",), picture="verify.svg"),
+    Session("verify", ("uihkv verify store",), pictures=("verify.svg",)),
     Session("trim", ("uihkv trim store 3 --before 1000", "uihkv trim store --visible-before 1700200000000")),
     Session("compact", ("uihkv compact store --copy-to copy",)),
     Session("backup", ("uihkv backup store backup",)),
     Session("import", ("head -3 ratings.csv", "uihkv import movielens rated ratings.csv --source ml")),
     Session("import-git", ("uihkv import-git repository commits --names",)),
     Session("import-fatrows", ("uihkv import-fatrows fat.parquet migrated -o migrated.parquet --asked asked",)),
+    Session(
+        "bench",
+        (),
+        "On two idle cores, over what `uihkv demo --quick` made.",
+    ),
+    Session("demo", (), "From an installed wheel, outside of the repository.", pictures=("demo.svg",)),
 )
 
 FAILED = "uihkv stats nowhere"
@@ -115,12 +123,12 @@ def build_page(folder: Path, picture: Callable[[str, str], None] | None = None) 
             first, _, _ = command_help(commands[session.command]).partition("\n")
             lines += [f"## uihkv {session.command}\n", f"{first}\n"]
             lines += [f"{session.text}\n"] if session.text else []
-            shown = "\n".join(run_line(line) for line in session.lines)
+            shown = "\n".join(run_line(line) for line in session.lines) or captured(session.command)
             lines.append(f"```text\n{shown}```\n")
-            if session.picture:
-                lines.append(f"![what uihkv {session.command} draws](pictures/{session.picture})\n")
-            if session.picture and picture is not None:
-                picture(session.picture, shown)
+            for name in session.pictures:
+                lines.append(f"![uihkv {session.command}](pictures/{name})\n")
+                if picture is not None:
+                    picture(name, shown)
         lines += ["## When something is wrong\n", "One line on standard error, and exit status 1.\n"]
         lines += [f"```text\n{run_line(FAILED, fails=True)}```\n", *_importers(Path("importers"))]
     return "\n".join(lines)
@@ -141,6 +149,11 @@ def run_line(line: str, fails: bool = False) -> str:
     else:
         told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     return "".join(f"{shown.rstrip()}\n" for shown in [f"$ {line}", *told.splitlines()])
+
+
+def captured(command: str) -> str:
+    """What a command printed when it was run by hand."""
+    return (CAPTURED / f"{command}.txt").read_text()
 
 
 def same_form(page: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from loader import ArrayExamples, Batch, Jagged, SettingError
+from loader import ArrayExamples, Batch, Jagged, Loader, SettingError, TenantHistory
 from tests.adapters.test_ray import cluster, plain, wide
 from tests.engine.test_ingest import FULL, contents, make_rows, write
 from tests.loader.conftest import World, no_thread_left, world
@@ -176,3 +176,27 @@ def test_a_dataset_with_bad_rows_builds_nothing(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"block 0.*'action'"):
         build_store(tmp_path / "store", schema, dataset, shards=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_string_users_and_bits_of_bfloat16_travel(tmp_path: Path) -> None:
+    schema = Schema([Column("score", "bfloat16"), Column("page", "string")], user_id="string")
+    users = ["ann", "bob", "žofie"] * 4
+    with Store.create(tmp_path / "store", schema, shards=2) as store:
+        pages = [f"/{n % 2}" * (n % 3) for n in range(12)]
+        store.append({"user_id": users, "ts": np.arange(12), "score": np.arange(12) / 4, "page": pages}, backfill=True)
+        examples = ArrayExamples({"user_id": users[:5], "version": [4, 3, 0, 1, 2], "label": [1.0, 0, 1, 0, 1]})
+        with Loader(store, examples, Projection(), batch_size=3, shuffle=False) as loader:
+            expected = list(loader)
+        with ShardActors(store, 2) as owners:
+            dataset = ray_dataset(owners, examples, Projection(), batch_size=3, shuffle=False)
+            rows = list(dataset.iter_rows())
+            batches = list(tensors(dataset))
+    assert [list(row["user_id"]) for row in rows] == [["ann", "bob", "žofie"], ["ann", "bob"]]
+    for row, batch, wanted in zip(rows, batches, expected, strict=True):
+        history = wanted.history
+        assert isinstance(history, TenantHistory)
+        scores = history["score"].values
+        assert torch.equal(torch.from_numpy(np.array(row["history.score"])).view(torch.bfloat16), scores)
+        assert torch.equal(batch["history.page"], history["page"].values)
+        assert torch.equal(batch["history.page.offsets"], history["page"].element_offsets)
+        assert "user_id" not in batch and batch["version"].tolist() == wanted.pointers.version.tolist()
