@@ -16,7 +16,8 @@ looks or the step from the first to the last third adds up to more than it is al
 - memory of this process, of its workers, and of all together: by 16 MB or a twentieth; the store and its free pages:
   by 4 MB or a tenth.
 
-``--leak KIND`` holds on to something in each round, to see the verdict fail.
+``--part kills`` or ``--part soak`` does one of the two. ``--leak KIND`` soaks and holds on to something in each round,
+to see the verdict fail.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -62,14 +64,17 @@ ALLOWED: dict[str, tuple[float, float, float | None]] = {
 """How much each quantity may grow, at least this share of it, and what it may never exceed; megabytes or a count."""
 
 
-def measure(settings: Settings, minutes: float | None = None, leak: str | None = None) -> Report:
+def measure(
+    settings: Settings, minutes: float | None = None, leak: str | None = None, part: str | None = None
+) -> Report:
     """Kills, then the soak; ``facts["found"]`` says what grew."""
     bench = Bench(settings)
     report = Report(facts={"found": []})
     with bench.store:
-        if leak is None:
+        if leak is None and part != "soak":
             _kill(bench, report)
-        _soak(bench, report, settings.pick(2.0, 30.0) if minutes is None else minutes, leak)
+        if part != "kills":
+            _soak(bench, report, settings.pick(2.0, 30.0) if minutes is None else minutes, leak)
     return report
 
 
@@ -129,12 +134,14 @@ def _soak(bench: Bench, report: Report, minutes: float, leak: str | None) -> Non
                 f"{trend.slope:.3g} where {trend.allowed:.3g} is allowed"
             )
     done: list[dict[str, Cell]] = [{"what": what, "times": times} for what, times in run.done.items()]
-    report.facts |= {"minutes": minutes, "rounds": len(looks), "at_s": at_s, "looks": looks}
+    report.facts |= {"minutes": minutes, "rounds": len(looks)}
     report.sections.append(Section(f"Soak of {minutes:g} minutes, {len(looks)} rounds: what was done", done))
     report.sections.append(Section("What is held between rounds (memory, store: MB)", rows))
+    shown = np.unique(np.linspace(0, len(looks) - 1, min(len(looks), 150)).astype(int)).tolist()
     report.charts += [
         Chart(
-            title, "seconds", unit, [Curve(name, at_s, [look[name] for look in looks]) for name in names]
+            title, "seconds", unit,
+            [Curve(name, [at_s[look] for look in shown], [looks[look][name] for look in shown]) for name in names],
         )
         for title, unit, names in (
             ("Memory between rounds", "MB", ("memory", "memory of workers", "memory of all, shared once")),
@@ -149,11 +156,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--leak", choices=LEAKS)
+    parser.add_argument("--part", choices=("kills", "soak"))
     given, rest = parser.parse_known_args()
     found: list[str] = []
 
     def run(settings: Settings) -> Report:
-        report = measure(settings, given.minutes, given.leak)
+        report = measure(settings, given.minutes, given.leak, given.part)
         found.extend(report.facts["found"])
         return report
 

@@ -1,119 +1,322 @@
 """What would others cost that feed a trainer with the same histories?
 
-``DataLoader`` over memory-mapped arrays, fat rows in Parquet, and a CSV line of JSON lists a user, beside the loader.
+The loader beside what a user would write instead (:mod:`perf.feeding.ways` says what each way is), at lengths 256,
+1,024 and 4,096, with ``--full`` 65,536 too. All of them feed the same examples, whole batches of the same columns as
+torch tensors in the process that trains, and each is checked against the log, value by value, before it is timed. Each
+way has a process of its own; all are open at once and take turns, whole epochs, in an order drawn anew in each
+repetition, so that ratios are within repetitions. The page cache is warm.
+
+Told of each: examples and events a second; processor time of the process and its children for a million examples; the
+most memory they held, as resident pages and with shared pages split; the bytes on disk of what it reads (for fat rows
+at this one length; a second length takes them a second time); and its speed over that of the loader, with no worker and
+with two. Batches hold 256 examples at most.
+
+*Trainers at once*: two processes train from one store at the same time, with different projections, against each alone.
+
+Ways whose library is not installed are named and left out. Their home is any environment that has this project's
+dependencies and theirs: ``spdl``, ``mosaicml-streaming`` and ``litdata``.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Callable
-from itertools import islice
-from pathlib import Path
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch.utils.data import DataLoader, Dataset
 
-from loader import ArrayExamples
-from loader.order import permute_examples
-from perf.harness import Report, Section, Settings, interleave, run_bench
-from perf.loading import COLUMNS, Bench, Ints, batch_size, take
+from perf.feeding.task import Task
+from perf.feeding.ways import OTHERS, WAYS
+from perf.harness import Chart, Curve, Report, Samples, Section, Settings, run_bench
+from perf.loading import COLUMNS, Bench, batch_size
+from perf.processes import PeakMemory, cpu_seconds, list_tree
 from perf.report import Cell
+
+SHORT, LONG = (256, 1024, 4096), (256, 1024, 4096, 65_536)
+BATCH = 256
+"""Most examples a batch; of long histories fewer."""
+MOST = {False: (8_192, 8_000_000), True: (32_768, 24_000_000)}
+"""Examples, and events of all their windows: as many examples of a length are taken as exceed neither."""
+SLOW_S, SLOW_TURNS = 1.5, 3
+"""A way that takes longer over an epoch has fewer turns."""
+
+TOGETHER_S = 1.0
+Rows = list[dict[str, Cell]]
+BASE, BEST = "loader", "loader, 2 workers"
+PAIRS = {BASE: "another trainer", "loader, 1 worker": "another trainer, 1 worker"}
+
+
+class WayError(Exception):
+    """A way that does not do what it should."""
+
+
+class WayProcess:
+    """The process of one way.
+
+    Args:
+        name: of the way.
+
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.size_bytes = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "perf.feeding.serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def tell(self, do: str, **more: Any) -> None:
+        """Say what to do."""
+        assert self._process.stdin is not None  # it is a pipe
+        self._process.stdin.write(json.dumps({"do": do, "way": self.name, **more}) + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """What came of it.
+
+        Raises:
+            WayError: when nothing good did.
+
+        """
+        assert self._process.stdout is not None  # it is a pipe
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
+        if "error" in answer:
+            raise WayError(f"{self.name}: {answer['error']}")
+        return answer
+
+    def ask(self, do: str, **more: Any) -> dict[str, Any]:
+        """Tell and hear."""
+        self.tell(do, **more)
+        return self.hear()
+
+    def close(self) -> None:
+        """End it."""
+        try:
+            self._process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was seen of a way at a length: a value each repetition, and the most memory."""
+
+    examples_s: list[float]
+    events_s: list[float]
+    cpu_s: list[float]
+    resident: int = 0
+    proportional: int = 0
 
 
 def measure(settings: Settings) -> Report:
-    """All of them on one store."""
+    """All ways, length by length."""
     bench = Bench(settings)
+    bench.store.close()
     report = Report()
-    with bench.store:
-        _others(bench, report)
-    report.notes.append("SPDL, MosaicML and LitData are not run here.")
+    absent: dict[str, str] = {}
+    lengths = settings.pick(SHORT, LONG)
+    rates: dict[int, Rows] = {}
+    costs: dict[int, Rows] = {}
+    together: list[dict[str, Cell]] = []
+    lines = _write_log(bench)
+    with ExitStack() as stack:
+        ways = {name: WayProcess(name) for name in (*WAYS, *OTHERS)}
+        for way in ways.values():
+            stack.callback(way.close)
+        for length in lengths:
+            task = _write_examples(bench, length, lines)
+            opened = _open(ways, task, absent)
+            rates[length], costs[length] = _measure_length(opened, settings, report, length)
+            if length == 1024:
+                together = _measure_together(opened, settings.pick(5, 15))
+            for way in opened.values():
+                way.ask("close")
+        raw = 21 * len(bench.log)
+    for length in lengths:
+        size = min(BATCH, batch_size(length))
+        report.sections += [
+            Section(f"Others, up to {length:,} events, batches of {size}", rates[length]),
+            Section(f"What they take, up to {length:,} events", costs[length]),
+        ]
+    report.sections.append(Section("Two trainers on one store at once, each over what it does alone", together))
+    report.charts += _charts(rates, costs)
+    report.notes += [f"{name} is left out: {why}" for name, why in absent.items()]
+    report.notes.append(f"The log has {len(bench.log):,} events, {raw / 1e6:.0f} MB in these four columns.")
     return report
 
 
-class MemmapDataset(Dataset[dict[str, torch.Tensor]]):
-    """An example's window cut out of memory-mapped columns, for torch's ``DataLoader``."""
-
-    def __init__(self, folder: Path, offsets: Ints, user: Ints, version: Ints, length: int) -> None:
-        self._columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
-        self._end = offsets[user] + version
-        self._start = self._end - np.minimum(version, length)
-
-    def __len__(self) -> int:
-        return len(self._start)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        start, end = int(self._start[index]), int(self._end[index])
-        return {name: torch.from_numpy(np.array(column[start:end])) for name, column in self._columns.items()}
-
-
-def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Jagged columns out of rows."""
-    lengths = torch.tensor([len(row["ts"]) for row in rows])
-    return {"lengths": lengths} | {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-
-def _others(bench: Bench, report: Report) -> None:
-    length, number = 1024, bench.settings.pick(12, 24)
-    size = batch_size(length)
-    folder = bench.settings.scratch
-    readable = bench.log.readable
+def _write_log(bench: Bench) -> np.ndarray:
+    """Columns as ``.npy``, users as lines; where each user's line begins."""
+    folder = bench.settings.scratch / "log"
+    folder.mkdir()
+    columns = bench.log.readable
     for name in COLUMNS:
-        np.save(folder / f"{name}.npy", readable[name])
-    chosen = permute_examples(len(bench.examples), 0, 0)[: number * size]
-    end = bench.log.offsets[bench.user[chosen]] + bench.version[chosen]
-    start = end - np.minimum(bench.version[chosen], length)
-    _write_fat_rows(folder / "fat.parquet", readable, start, end, size)
-    text = _json_lines(readable, start, end)
-    dataset = MemmapDataset(folder, bench.log.offsets, bench.user[chosen], bench.version[chosen], length)
-    memmap = DataLoader(dataset, size, shuffle=True, num_workers=2, collate_fn=collate, persistent_workers=True)
+        np.save(folder / f"{name}.npy", columns[name])
+    begins = np.zeros(len(bench.log.users), np.int64)
+    with (folder / "lines.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for user, (first, last) in enumerate(zip(bench.log.offsets[:-1], bench.log.offsets[1:], strict=True)):
+            begins[user] = file.tell()
+            cells = [json.dumps(columns[name][first:last].tolist()) for name in COLUMNS]
+            writer.writerow([int(bench.log.users[user]), *cells])
+    return begins
 
-    def parquet() -> None:
-        for table in pq.ParquetFile(folder / "fat.parquet").iter_batches(size):
-            for name in COLUMNS:
-                table.column(name).flatten().to_numpy(zero_copy_only=False)
 
-    def lines() -> None:
-        for row in islice(csv.reader(io.StringIO(text)), size):
-            for cell in row:
-                np.array(json.loads(cell))
+def _write_examples(bench: Bench, length: int, lines: np.ndarray) -> Task:
+    """The first examples, as many as :data:`MOST` allows, in whole batches."""
+    folder = bench.settings.scratch / f"length-{length}"
+    folder.mkdir()
+    size = min(BATCH, batch_size(length))
+    window = np.minimum(bench.version, length)
+    examples, events = MOST[bench.settings.full]
+    fits = min(int(np.searchsorted(np.cumsum(window), events, "right")), examples)
+    part = slice(0, max(size, fits // size * size))
+    end = bench.log.offsets[bench.user[part]] + bench.version[part]
+    columns = {name: column[part] for name, column in bench.columns.items()}
+    columns["row"] = np.arange(len(end))
+    pq.write_table(pa.table(columns), folder / "slim.parquet")
+    np.savez(folder / "examples.npz", start=end - window[part], end=end, line=lines[bench.user[part]], **columns)
+    return Task(folder, bench.settings.scratch / "log", bench.path, length, size)
 
-    few = ArrayExamples({name: column[chosen] for name, column in bench.columns.items()})
-    with bench.loader(length, examples=few) as here, bench.loader(length, examples=few, num_workers=2) as there:
-        ways: dict[str, Callable[[], object]] = {
-            "loader": lambda: take(iter(here), number),
-            "loader, 2 workers": lambda: take(iter(there), number),
-            "DataLoader(2) over memmap": lambda: take(iter(memmap), number),
-            "fat rows in Parquet, in file order": parquet,
-            "CSV of JSON lists (one batch)": lines,
-        }
-        compared = interleave(ways, bench.settings.pick(3, 9), baseline="loader")
-    report.facts["others"] = compared.describe()
+
+def _open(ways: dict[str, WayProcess], task: Task, absent: dict[str, str]) -> dict[str, WayProcess]:
+    """Those that can be opened, each checked against the log."""
+    opened = {}
+    for name, way in ways.items():
+        if name in absent or (name in OTHERS and task.length != 1024):
+            continue
+        try:
+            told = [str(task.folder), str(task.log), str(task.store), task.length, task.size]
+            way.size_bytes = way.ask("open", task=told)["bytes"]
+        except WayError as error:
+            if "ModuleNotFoundError" not in str(error) and "ImportError" not in str(error):
+                raise
+            absent[name] = str(error).partition(": ")[2]
+            continue
+        if name not in OTHERS:
+            way.ask("check", whole="JSON" not in name)
+        opened[name] = way
+    return opened
+
+
+def _measure_length(
+    opened: dict[str, WayProcess], settings: Settings, report: Report, length: int
+) -> tuple[Rows, Rows]:
+    ways = [way for name, way in opened.items() if name in WAYS]
+    found = {way.name: Measured([], [], []) for way in ways}
+    rng = np.random.default_rng(settings.seed)
+    slow: set[str] = set()
+    for turn in range(settings.pick(5, 11)):
+        for index in rng.permutation(len(ways)).tolist():
+            way = ways[index]
+            if turn >= SLOW_TURNS and way.name in slow:
+                continue
+            before = cpu_seconds(list_tree(way.pid))
+            ran = way.ask("run", at_least_s=settings.pick(0.2, 0.5))
+            spent = cpu_seconds(list_tree(way.pid)) - before
+            if ran["seconds"] > SLOW_S:
+                slow.add(way.name)
+            its = found[way.name]
+            its.examples_s.append(ran["examples"] / ran["seconds"])
+            its.events_s.append(ran["events"] / ran["seconds"])
+            its.cpu_s.append(spent / ran["examples"] * 1e6)
+    for way in ways:
+        with PeakMemory(way.pid) as peak:
+            way.ask("run", at_least_s=0.3)
+        found[way.name].resident, found[way.name].proportional = peak.resident, peak.proportional
+    base, best = (np.array(found[name].examples_s) for name in (BASE, BEST))
+    rates: list[dict[str, Cell]] = []
+    costs: list[dict[str, Cell]] = []
+    for way in ways:
+        its = found[way.name]
+        turns = len(its.examples_s)
+        rates.append(
+            {
+                "way": way.name, "events": length, "examples/s": Samples(np.array(its.examples_s)).median,
+                "M events/s": Samples(np.array(its.events_s)).median / 1e6,
+                "speed over the loader": Samples(np.array(its.examples_s) / base[:turns]),
+                "over 2 workers": Samples(np.array(its.examples_s) / best[:turns]),
+            }
+        )  # fmt: skip
+        costs.append(
+            {
+                "way": way.name, "events": length, "CPU s a M examples": Samples(np.array(its.cpu_s)).median,
+                "MB resident": its.resident / 1e6, "MB proportional": its.proportional / 1e6,
+                "MB on disk": way.size_bytes / 1e6,
+            }
+        )  # fmt: skip
+    report.facts[f"length-{length}"] = {
+        name: {"examples_s": its.examples_s, "events_s": its.events_s, "cpu_s": its.cpu_s}
+        for name, its in found.items()
+    }
+    return rates, costs
+
+
+def _measure_together(opened: dict[str, WayProcess], repeats: int) -> list[dict[str, Cell]]:
+    """Pairs of trainers, each alone and both at once, in turns."""
     rows: list[dict[str, Cell]] = []
-    for name in ways:
-        times = compared.speedup(name)
-        rows.append({"way": name, "speed over the loader": times.scaled(1 / number) if "one batch" in name else times})
-    report.sections.append(Section(f"Others, the same {number} batches of {size}, up to {length} events", rows))
+    for name, other in PAIRS.items():
+        pair = (opened[name], opened[other])
+        alone: tuple[list[float], list[float]] = ([], [])
+        both: tuple[list[float], list[float]] = ([], [])
+        for way in pair:
+            way.ask("run", at_least_s=0.1)
+        for _ in range(repeats):
+            for way, rates in zip(pair, alone, strict=True):
+                rates.append(_rate(way.ask("run", at_least_s=TOGETHER_S / 2)))
+            for way in pair:
+                way.tell("run", at_least_s=TOGETHER_S)
+            for way, rates in zip(pair, both, strict=True):
+                rates.append(_rate(way.hear()))
+        first, second = (np.array(b) / np.array(a) for a, b in zip(alone, both, strict=True))
+        rows.append(
+            {
+                "workers of each": 1 if "1 worker" in name else 0, "first": Samples(first), "second": Samples(second),
+                "both together": Samples(first + second),
+            }
+        )  # fmt: skip
+    return rows
 
 
-def _write_fat_rows(path: Path, columns: dict[str, Any], start: Ints, end: Ints, size: int) -> None:
-    offsets = np.concatenate([[0], np.cumsum(end - start)]).astype(np.int32)
-    index = np.concatenate([np.arange(a, b) for a, b in zip(start.tolist(), end.tolist(), strict=True)])
-    lists = {name: pa.ListArray.from_arrays(offsets, pa.array(columns[name][index])) for name in COLUMNS}
-    pq.write_table(pa.table(lists), path, compression="lz4", row_group_size=size)
+def _rate(ran: dict[str, Any]) -> float:
+    return float(ran["examples"] / ran["seconds"])
 
 
-def _json_lines(columns: dict[str, Any], start: Ints, end: Ints) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    for a, b in zip(start[:512].tolist(), end[:512].tolist(), strict=True):
-        writer.writerow([json.dumps(columns[name][a:b].tolist()) for name in COLUMNS])
-    return out.getvalue()
+def _charts(rates: dict[int, Rows], costs: dict[int, Rows]) -> list[Chart]:
+    names = list(dict.fromkeys(str(row["way"]) for rows in rates.values() for row in rows))
+
+    def curves(tables: dict[int, Rows], key: str) -> list[Curve]:
+        return [
+            Curve(f"{length:,} events", names, [_value(rows, name, key) for name in names])
+            for length, rows in tables.items()
+        ]
+
+    speed = curves(rates, "speed over the loader")
+    cpu = curves(costs, "CPU s a M examples")
+    return [
+        Chart("Speed", "", "of the loader's", speed, kind="bars", log_y=True, line_at=1.0),
+        Chart("Processor time", "", "s a million examples", cpu, kind="bars", log_y=True),
+        Chart("Read from disk", "", "MB", curves(costs, "MB on disk"), kind="bars", log_y=True),
+        Chart("Memory, shared pages split", "", "MB", curves(costs, "MB proportional"), kind="bars"),
+    ]
+
+
+def _value(rows: list[dict[str, Cell]], name: str, key: str) -> Samples | float:
+    value = next((row[key] for row in rows if row["way"] == name), 0.0)
+    return value if isinstance(value, Samples | float) else 0.0
 
 
 if __name__ == "__main__":

@@ -49,9 +49,11 @@ TENANTS = {"long": Projection(COLUMNS, 1024), "short": Projection(("item_id",), 
 SLABS = 3 * (PREFETCH + 2)
 """Most slabs of workers that live on: for each of three, those ahead and two with the consumer."""
 
-APPENDED_USERS = 16
+APPENDED_USERS = 4
 KEPT_EVENTS = 256
-APPEND_EVERY_S = 0.02
+APPEND_EVERY_S = 0.1
+"""So seldom that the pages freed while a snapshot is held are few, however long a pass takes on a busy machine: what is
+free at most follows the longest pass. Those freed behind a snapshot that is never closed add up all the same."""
 
 _SLOTS = """
 import sys, lmdb
