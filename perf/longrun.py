@@ -38,7 +38,7 @@ from perf.processes import (
     count_slabs,
     count_threads,
     list_tree,
-    proportional_bytes,
+    own_bytes,
 )
 from uihkv import PointerError, Projection, Store
 
@@ -255,7 +255,7 @@ class LongRun:
         return {
             "memory": anonymous_bytes([mine]) / 1e6,
             "memory of workers": anonymous_bytes(workers) / 1e6,
-            "memory of all, shared once": proportional_bytes([mine, *workers]) / 1e6,
+            "memory of all, shared once": own_bytes([mine, *workers]) / 1e6,
             "descriptors": descriptors,
             "descriptors of slabs": slabs,
             "descriptors of workers": count_descriptors(workers)[1],

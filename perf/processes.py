@@ -51,6 +51,14 @@ def proportional_bytes(pids: Iterable[int]) -> int:
     return sum(_kilobytes(f"/proc/{pid}/smaps_rollup", "Pss") for pid in pids)
 
 
+def own_bytes(pids: Iterable[int]) -> int:
+    """Resident memory that belongs to no file, slabs shared among these processes once.
+
+    Unlike :func:`proportional_bytes` it does not change when a stranger maps the same library, or ceases to.
+    """
+    return sum(_kilobytes(f"/proc/{pid}/smaps_rollup", name) for pid in pids for name in ("Pss_Anon", "Pss_Shmem"))
+
+
 def anonymous_bytes(pids: Iterable[int]) -> int:
     """Resident memory that belongs to no file and to no shared slab."""
     return sum(_kilobytes(f"/proc/{pid}/status", "RssAnon") for pid in pids)
