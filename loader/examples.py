@@ -235,7 +235,7 @@ def _read_files(files: Sequence[Path], wanted: tuple[str, ...] | None) -> dict[s
     except SchemaError as error:
         error.add_note(f"while reading {', '.join(map(str, files[:3]))}")
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names that are no text
         raise SchemaError(f"{files[0]}: cannot be read as Parquet ({error})") from error
     if not total:
         raise SchemaError(f"{', '.join(map(str, files[:3]))}: there are no examples")

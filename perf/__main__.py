@@ -42,7 +42,9 @@ BENCHES: dict[str, str] = {
     "endurance": "the loader killed at random moments and resumed, and what grows while epochs go by",
     "length": "what longer histories buy a model on real logs, and what a join on event time fakes",
     "soak": "processes of every kind on one store, killed at random: what was done, and what was lost",
+    "cuts": "operations cut off at every system call, by kills and power cuts: all there, or not at all",
     "hostile": "stores with damaged files, opened and used: named errors, and what LMDB's own pages may do",
+    "guided": "parsers fuzzed by the code that inputs reach: named errors, and no crash, hang or wrong sequence",
     "fuzz": "damaged chunks against the decoder: no crash, no hang, no wrong sequence",
 }
 """Every bench by its module's name, and what it asks in a few words."""

@@ -146,7 +146,8 @@ class Pointers:
         """Pointers from the columns ``user_id``, ``version`` and, if there, ``last_ts``.
 
         Raises:
-            PointerError: for a missing column, nulls, or a type that is not an integer, nor, of ``user_id``, a string.
+            PointerError: for a column that is missing or there twice, nulls, or a type that is not an integer, nor, of
+                ``user_id``, a string.
 
         """
         columns: dict[str, NDArray[Any]] = {}
@@ -157,6 +158,10 @@ class Pointers:
                 raise PointerError(
                     f"no column {name!r} among {table.schema.names}; logged or resolved pointers have "
                     "user_id, version and last_ts"
+                )
+            if table.schema.names.count(name) > 1:
+                raise PointerError(
+                    f"column {name!r} stands more than once among {table.schema.names}; names are unique"
                 )
             column = table.column(name)
             if column.null_count:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.powercut import can_trace, cut, record
+from perf.powercut import can_trace, cut, record
 from uihkv import Column, FormatError, Pointers, Schema, Store, StoreClosedError, StoreExistsError, StoreNotFoundError
 
 SCHEMA = Schema([Column("item_id", "int64")])

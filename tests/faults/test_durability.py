@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.powercut import Step, can_trace, cut, record, said
+from perf.powercut import Step, can_trace, cut, record, said
 from uihkv import Column, Schema, SchemaError, Store
 
 SCHEMA = Schema([Column("item_id", "int64")])

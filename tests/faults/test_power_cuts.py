@@ -1,6 +1,6 @@
 """Whatever moment the power goes, or the process is killed: nothing acknowledged is lost, nothing is there twice.
 
-One real run is recorded (:mod:`tests.faults.powercut`), and the store opened as each of many moments may have left it.
+One real run is recorded (:mod:`perf.powercut`), and the store opened as each of many moments may have left it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.faults.powercut import Step, can_trace, cut, record, said
+from perf.powercut import Step, can_trace, cut, record, said
 from uihkv import Column, Schema, Store
 
 pytestmark = pytest.mark.skipif(not can_trace(), reason="needs strace, and a system that lets it trace")

@@ -1,6 +1,6 @@
 """A life of appends, seals, compactions, trims, changes of schema, builds and copies, cut off at any of its moments.
 
-One real run is recorded (:mod:`tests.faults.powercut`). What each of many moments may have left on the disk is opened,
+One real run is recorded (:mod:`perf.powercut`). What each of many moments may have left on the disk is opened,
 verified, compared with a plain model of what was acknowledged, and lived to its end. ``UIHKV_CUTS`` sets how many
 moments of each kind.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.faults.powercut import Step, can_trace, cut, record, said
+from perf.powercut import Step, can_trace, cut, record, said
 from tests.model import Model
 from uihkv import Column, CompactionPolicy, Projection, Schema, Store, StoreNotFoundError
 

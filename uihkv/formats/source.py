@@ -111,7 +111,7 @@ def decoding(path: Path, name: str) -> Iterator[None]:
     """Say of which file, and as what, bytes could not be read."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names that are no text
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{path} cannot be read as {name} ({what}); write it again, or leave it out") from error
 

@@ -6,6 +6,9 @@ each page is there or not, as chance has it; directory entries (directories made
 change, also of whole directories) are there up to some one of them, since file systems journal them in order: at least
 up to the last one of a directory that was flushed. Without chance it is what a killed process leaves: all that
 was written until then.
+
+What changes files in a way that is not replayed (a shared map that is written to, a copy within the kernel) is recorded
+too, and refused where it concerns the files that are cut.
 """
 
 from __future__ import annotations
@@ -21,7 +24,15 @@ from functools import cache
 from pathlib import Path
 
 PAGE = 4096
-CALLS = "pwrite64,writev,write,lseek,ftruncate,fdatasync,fsync,rename,openat,close,mkdir,rmdir,unlink,unlinkat"
+CHANGING = ("pwrite64", "pwritev", "writev", "write", "ftruncate", "fdatasync", "fsync", "rename", "openat", "mkdir",
+            "rmdir", "unlink", "unlinkat")  # fmt: skip
+"""System calls that change what is on disk, or when it is; openat where it makes files."""
+OTHER = ("pwritev2", "msync", "link", "linkat", "symlink", "symlinkat", "renameat", "renameat2", "mkdirat", "truncate",
+         "fallocate", "copy_file_range", "sendfile", "splice", "mmap")  # fmt: skip
+"""Those that would, and are not replayed."""
+UNKNOWN = "unknown"
+_UNSHARED = "lock.mdb"
+"""LMDB's locks live in memory; the file's content says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +63,8 @@ def record(program: str, arguments: Sequence[str], folder: Path) -> list[Step]:
     folder.mkdir()
     done = subprocess.run(
         ["strace", "-ff", "--seccomp-bpf", "-o", str(folder / "trace"), "-ttt", "-T", "-y", "-xx", "-s", "268435456",
-         "-e", f"trace={CALLS}", sys.executable, "-c", program, *arguments],
-        capture_output=True, text=True, cwd=Path(__file__).parents[2],
+         "-e", f"trace={','.join((*CHANGING, *OTHER, 'lseek', 'close'))}", sys.executable, "-c", program, *arguments],
+        capture_output=True, text=True, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     steps = [step for trace in folder.glob("trace.*") for step in _parse(trace.read_text())]
@@ -99,14 +110,20 @@ def _parse(trace: str) -> Iterator[Step]:
             path = name if within is None else str(Path(_text(within["path"]).decode()) / name)
             yield Step(begin, end, call if call == "mkdir" else "remove", path)
             continue
+        if call in OTHER:
+            path = _concerned(call, given, strings)
+            if path:
+                yield Step(begin, end, UNKNOWN, path, to=call)
+            continue
         place = _FILE.match(given)
         if place is None:
             continue
         fd, path = place["fd"], _text(place["path"]).decode(errors="replace")
         if call == "lseek":
             position[fd] = int(found["got"])
-        elif call == "pwrite64":
-            yield Step(begin, end, "write", path, int(given.rsplit(",", 1)[1]), strings[0], durable=fd in durable)
+        elif call in ("pwrite64", "pwritev"):
+            data = b"".join(strings)
+            yield Step(begin, end, "write", path, int(given.rsplit(",", 1)[1]), data, durable=fd in durable)
         elif call in ("write", "writev"):
             data = b"".join(strings)
             yield Step(
@@ -117,6 +134,15 @@ def _parse(trace: str) -> Iterator[Step]:
             yield Step(begin, end, "sync", path)
         elif call == "ftruncate":
             yield Step(begin, end, "size", path, int(given.rsplit(",", 1)[1]))
+
+
+def _concerned(call: str, given: str, strings: Sequence[bytes]) -> str:
+    """The file that a call changes which is not replayed; empty: none that matters."""
+    if call == "mmap" and not ("MAP_SHARED" in given and "PROT_WRITE" in given):
+        return ""
+    found = re.findall(r"<([^>]*)>", given)
+    path = _text(found[0]).decode(errors="replace") if found else strings[0].decode() if strings else ""
+    return "" if path.endswith(_UNSHARED) else path
 
 
 def said(steps: Sequence[Step], moment: float) -> list[str]:
@@ -237,6 +263,8 @@ def cut(
     for step in steps:
         if step.begin > moment or not (step.path.startswith(root) or step.path == str(where)):
             continue
+        if step.call == UNKNOWN:
+            raise ValueError(f"{step.to} changed {step.path}, which is not replayed")
         if step.call in ("create", "truncate", "rename", "mkdir", "remove"):
             folder.change(step)
         elif step.call == "sync" and step.end <= moment:
