@@ -41,6 +41,7 @@ BENCHES: dict[str, str] = {
     "feeders": "the loader beside what a user would write instead",
     "endurance": "the loader killed at random moments and resumed, and what grows while epochs go by",
     "length": "what longer histories buy a model on real logs, and what a join on event time fakes",
+    "held": "what a snapshot costs that is held for long: what files grow by, and what keeps them from reusing pages",
     "soak": "processes of every kind on one store, killed at random: what was done, and what was lost",
     "cuts": "operations cut off at every system call, by kills and power cuts: all there, or not at all",
     "hostile": "stores with damaged files, opened and used: named errors, and what LMDB's own pages may do",

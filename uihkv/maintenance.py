@@ -277,6 +277,10 @@ class StoreStats:
         readers: read transactions that are open, in all processes, of the shard that has most.
         reader_lag: transactions committed to a shard since its oldest open snapshot was taken, of the shard where these
             are most: the pages that they freed are in ``free_bytes``, and wait until that snapshot is closed.
+        kept_bytes: of ``free_bytes``, pages that open snapshots keep from being used again: by so much the files are
+            larger for their sake. None: that could not be told, while others write or with another version of LMDB.
+        oldest_reader: the process that holds the oldest snapshot of the shard where ``reader_lag`` is; None: there is
+            no lag.
         details: where the bytes go, if that was asked for.
 
     """
@@ -298,6 +302,8 @@ class StoreStats:
     shard_skew: float
     readers: int
     reader_lag: int
+    kept_bytes: int | None = 0
+    oldest_reader: int | None = None
     details: StorageDetails | None = None
 
     def describe(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from uihkv.coded import read_coded
 from uihkv.environment import Readers, close_environment, open_environment, page_errors
 from uihkv.errors import FormatError, ReadOnlyError, StoreFullError
 from uihkv.events import Events
+from uihkv.freepages import list_free_pages
 from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.kernels.plan import lift_visible
 from uihkv.nametable import NameTable
@@ -363,6 +364,11 @@ class Shard:
         stats = [transaction.stat(database) for database in (self._chunks, self._tails)]
         kinds = [sum(int(stat[f"{kind}_pages"]) for stat in stats) for kind in ("branch", "leaf", "overflow")]
         return PageCounts(kinds[0], kinds[1], kinds[2], int(stats[0]["psize"]))
+
+    def kept_pages(self, transaction: Any, oldest: int) -> int | None:
+        """Free pages that an open snapshot of the transaction ``oldest`` keeps; None where that cannot be told."""
+        free = list_free_pages(self._environment, transaction, _TAILS, self.path / "data.mdb")
+        return None if free is None else free.kept_by(oldest)
 
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""

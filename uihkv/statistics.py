@@ -36,6 +36,8 @@ def describe_store(access: ShardAccess, path: Path, manifest: Path, details: boo
     lengths: list[Int64s] = []
     shards: list[ShardStats] = []
     bases = chunks = tail_events = used = readers = lag = 0
+    kept: int | None = 0
+    oldest_reader = None
     accounts = _Accounts() if details else None
     for number in range(access.shards):
         file_bytes = (path / "shards" / f"{number:04d}" / "data.mdb").stat().st_size
@@ -43,11 +45,16 @@ def describe_store(access: ShardAccess, path: Path, manifest: Path, details: boo
             parts = UserParts(view)
             parts.open(parts.tails)
             reading = view.shard.readers()
-            readers, lag = max(readers, reading.count - 1), max(lag, reading.lag)  # not this one
+            readers = max(readers, reading.count - 1)  # not this one
+            if reading.lag > lag:
+                lag, oldest_reader = reading.lag, reading.pid
             base = parts.bases()
             length = parts.heads() - base
             pages, page_bytes = view.shard.pages()
             pages += _OWN_PAGES
+            if reading.lag and reading.oldest is not None and kept is not None:
+                kept_pages = view.shard.kept_pages(view.transaction, reading.oldest)
+                kept = None if kept_pages is None else kept + kept_pages * page_bytes
             if accounts is not None:
                 accounts.add(view, parts, file_bytes, pages * page_bytes)
         lengths.append(length)
@@ -67,7 +74,8 @@ def describe_store(access: ShardAccess, path: Path, manifest: Path, details: boo
         bytes=total, used_bytes=used, longest=int(every.max(initial=0)), length_p50=p50, length_p90=p90,
         length_p99=p99, trimmed_users=bases, tail_share=tail_events / events if events else 0.0,
         free_bytes=total - used - manifest_bytes, shard_skew=busiest * access.shards / events if events else 1.0,
-        readers=readers, reader_lag=lag, details=None if accounts is None else accounts.close(shards, manifest_bytes),
+        readers=readers, reader_lag=lag, kept_bytes=kept, oldest_reader=oldest_reader,
+        details=None if accounts is None else accounts.close(shards, manifest_bytes),
     )  # fmt: skip
 
 

@@ -93,6 +93,20 @@ def list_values(
     return Values(keys.view(np.uint64).byteswap(), address, size)
 
 
+def find_map(transaction: Any, name: bytes) -> int | None:
+    """Address of the map that a transaction reads in; None where it is none that is known.
+
+    Args:
+        transaction: a read transaction.
+        name: of a sub-database.
+
+    """
+    record = transaction.get(name) if _KNOWN else None
+    if record is None or len(record) != _RECORD.itemsize or transaction.stat()["psize"] != mmap.PAGESIZE:
+        return None
+    return _find_map(np.frombuffer(record, np.uint8).__array_interface__["data"][0])
+
+
 def _find_map(address: int) -> int | None:
     """Address of the map that a page of the main database is in; the page's number, at its begin, says how far in."""
     page = address // mmap.PAGESIZE * mmap.PAGESIZE

@@ -257,6 +257,27 @@ def test_stats_tell_how_far_the_oldest_snapshot_is_behind(path: Path) -> None:
             assert (again.stats().readers, again.stats().reader_lag) == (0, 0)
 
 
+def test_stats_explain_what_files_grow_by_while_a_snapshot_is_held(path: Path) -> None:
+    with Store.open(path, durability="relaxed") as store:
+        for number in range(30):
+            store.append(batch(number, 40), backfill=True)
+        before = store.stats()
+        assert (before.kept_bytes, before.oldest_reader) == (0, None)
+        with store.snapshot():
+            for number in range(60):
+                store.append(batch(number, 40), backfill=True)
+            held = store.stats()
+        closed = store.stats()
+    assert held.kept_bytes is not None
+    assert held.oldest_reader == os.getpid()
+    grown, used = held.bytes - before.bytes, held.used_bytes - before.used_bytes
+    had = before.free_bytes
+    assert held.kept_bytes > 1 << 20
+    assert grown - used <= held.kept_bytes <= held.free_bytes
+    assert held.kept_bytes <= grown - used + had
+    assert (closed.kept_bytes, closed.oldest_reader, closed.bytes) == (0, None, held.bytes)
+
+
 def test_a_snapshot_that_is_held_while_the_file_grows_is_warned_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(environment, "HELD_GROWTH_BYTES", 1 << 18)
