@@ -39,7 +39,7 @@ from uihkv.kernels.plan import lift_visible
 from uihkv.nametable import NameTable
 from uihkv.schema import TS, VISIBLE_AT
 from uihkv.sources import UNKNOWN, SourceRecord
-from uihkv.tree import list_values
+from uihkv.tree import PathCheck, list_values
 
 Int64s = NDArray[np.int64]
 
@@ -120,6 +120,7 @@ class Shard:
             raise FormatError(f"{path} is not a shard of a uihkv store ({error})") from error
 
         self.page_bytes = int(self._environment.stat()["psize"])
+        self._paths = PathCheck(self._environment, path / "data.mdb")
 
     def close(self) -> None:
         """Let go of the environment."""
@@ -185,10 +186,12 @@ class Shard:
         chunks are sealed, and the rest, at least one event, becomes the new tail.
 
         Raises:
-            CorruptChunkError: when a tail is damaged; nothing is then committed by the caller.
+            CorruptChunkError, FormatError: when a tail, or a page that leads to it, is damaged; nothing is then
+                committed by the caller.
 
         """
         users = np.unique(events.user_id)
+        self._paths.check(transaction, _TAILS, keys.tail_keys(users), 1)
         tails = self._find_tails(transaction, users)
         known = np.flatnonzero(tails.address)
         tails.open(known, layouts, VERIFY_ONCE)
@@ -206,6 +209,9 @@ class Shard:
         chunks = encode(
             layouts, both, group_row, group_count, start, users, latest, chunk_events, compress, self.page_bytes
         )
+        sealed = np.flatnonzero(chunks.group[1:] == chunks.group[:-1])
+        sealed_keys = (users[chunks.group[sealed]], chunks.start[sealed], (chunks.start + chunks.count)[sealed])
+        self._paths.check(transaction, _CHUNKS, keys.chunk_keys(*sealed_keys), 3)
         try:
             self._put(transaction, users, chunks)
         except lmdb.MapFullError as error:

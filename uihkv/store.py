@@ -374,7 +374,8 @@ class Store:
             ReadOnlyError: when the store was opened with ``readonly=True``.
             StoreFullError: when there is no room; nothing of the batch is then stored, or, as the message says, some
                 shards have stored their part. The store stays sound.
-            CorruptChunkError: when a user's tail is damaged; nothing of the batch is then stored.
+            CorruptChunkError, FormatError: when a user's tail, or a page that leads to it, is damaged; nothing of the
+                batch is then stored.
 
         """
         from uihkv.events import parse_events

@@ -7,6 +7,8 @@ alone, asks for the children of a branch together, and takes some nanoseconds a 
 It knows the pages of LMDB 0.9 (``mdb.c``: ``MDB_page``, ``MDB_node``, ``MDB_db``), which have been the same since 2011,
 and only reads them, inside of a read transaction. Where anything is other than it knows, it says so, and the caller
 takes a cursor.
+
+Before a write, :class:`PathCheck` looks at the pages that it will go through: LMDB would believe them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv.errors import FormatError
+from uihkv.kernels.paths import check_paths
 from uihkv.kernels.tree import FOUND_ALL, OTHER_KEY, is_environment, walk_tree
 
 Int64s = NDArray[np.int64]
@@ -91,6 +94,52 @@ def list_values(
             "backup"
         )
     return Values(keys.view(np.uint64).byteswap(), address, size)
+
+
+class PathCheck:
+    """Checks the pages that a write will go through, of one environment.
+
+    Args:
+        environment: LMDB's.
+        data: its file.
+
+    """
+
+    __slots__ = ("_base", "_data", "_environment")
+
+    def __init__(self, environment: Any, data: Path) -> None:
+        self._environment = environment
+        self._data = data
+        self._base: tuple[int, int | None] = (0, None)
+        """Size of the map, and where it is."""
+
+    def check(self, transaction: Any, name: bytes, packed: bytes, key_words: int) -> None:
+        """Refuse to write through damaged pages.
+
+        Args:
+            transaction: a write transaction that has not written to this sub-database yet.
+            name: of it.
+            packed: the keys, ascending, back to back.
+            key_words: words of 8 bytes of each key.
+
+        Raises:
+            FormatError: when a page on the way to a key is damaged, or leads it elsewhere.
+
+        """
+        info = self._environment.info()
+        if self._base[0] != info["map_size"] or self._base[1] is None:
+            self._base = (info["map_size"], find_map(transaction, name))
+        base = self._base[1]
+        if base is None or not packed:
+            return
+        root = int(np.frombuffer(transaction.get(name), _RECORD)["root"][0])
+        pages = min(info["last_pgno"] + 1, self._data.stat().st_size // mmap.PAGESIZE)
+        keys = np.frombuffer(packed, ">u8").reshape(-1, key_words).astype(np.uint64)
+        if check_paths(base, pages, mmap.PAGESIZE, root, key_words, keys) >= 0:
+            raise FormatError(
+                f"{self._data}: the tree of its {name.decode()} is damaged where this would be written; nothing was; "
+                "restore it from a backup"
+            )
 
 
 def find_map(transaction: Any, name: bytes) -> int | None:
