@@ -24,6 +24,7 @@ from perf.__main__ import BENCHES
 from perf.answers import COMPARISONS, DIFFERENCES, MEASURED, QUESTIONS, Comparison, Difference, Measured
 from perf.harness import OUT
 from perf.results import Figure, Result, StalePickError, command_of, load_results, number_text, read_figure
+from perf.trust import HEAD, tabulate_trust
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "perf" / "results"
@@ -97,7 +98,7 @@ class Pages:
             "nothing here is typed. `make bench` runs the short form of every bench and makes this page again, "
             "`make bench-full` the long form. `1.3 (1.2 to 1.4)` is a median with quartiles; `~` marks a figure too "
             "noisy to tell.",
-            self.answers(), self.others(), self.runs(), self.machines(),
+            self.answers(), self.others(), self.trust(), self.runs(), self.machines(),
         ]  # fmt: skip
         return "\n\n".join([*parts, *(self.bench(name) for name in self._order())]) + "\n"
 
@@ -156,6 +157,10 @@ class Pages:
             lines += [f"- {against} ({unit}): {'; '.join(said)}" for against, said in by_other.items()]
         said = "\n".join(lines) or "Nowhere in what has run."
         return f"## Where others are better\n\n{said}"
+
+    def trust(self) -> str:
+        """What was done to stores, and what was lost."""
+        return f"## What was done to stores, and what was lost\n\n{_table(HEAD, tabulate_trust(self.results))}"
 
     def runs(self) -> str:
         """Every bench in a line: whether it ran, how long, how noisy."""

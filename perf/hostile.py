@@ -13,6 +13,7 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -317,5 +318,18 @@ def measure(settings: Settings) -> Report:
     )
 
 
+def main() -> None:
+    """The bench; a finding is status 1."""
+    found: list[int] = []
+
+    def run(settings: Settings) -> Report:
+        report = measure(settings)
+        found.append(report.facts["findings"])
+        return report
+
+    run_bench("hostile", __doc__, run)
+    sys.exit(1 if any(found) else 0)
+
+
 if __name__ == "__main__":
-    run_bench("hostile", __doc__, measure)
+    main()

@@ -1,4 +1,4 @@
-"""A directory that is filled aside and appears under its path whole, durable and at once, or not at all.
+"""A directory or file that is filled aside and appears under its path whole, durable and at once, or not at all.
 
 It is filled in a hidden neighbour of its path, ``.NAME.build-XXXXXXXX``, which only its owner knows. When all went
 well, every file and directory in it is flushed, and one rename puts it in its place: after a power cut at any moment
@@ -15,13 +15,17 @@ import fcntl
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from uihkv.errors import StoreExistsError
 from uihkv.manifest import sync_directory
 from uihkv.place import file_errors
+
+_HIDDEN_DIGITS = 8
 
 
 @contextmanager
@@ -64,6 +68,29 @@ def owned_folder(target: Path, kind: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def owned_file(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new hidden file beside a path, open to be written; who is inside puts it in its place, else it is removed.
+
+    What killed owners have left for the same path is removed first.
+    """
+    for left in target.parent.glob(f"{_escape(f'.{target.name}.')}{'[0-9a-f]' * _HIDDEN_DIGITS}"):
+        with suppress(OSError), left.open("rb") as file:  # gone, or none of ours
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its owner lives
+            left.unlink()
+    while True:
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:_HIDDEN_DIGITS]}")
+        with aside.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not aside.exists():
+                continue  # somebody took it for abandoned in the moment before it was locked
+            try:
+                yield aside, file
+            finally:
+                aside.unlink(missing_ok=True)
+            return
 
 
 def _make_owned(target: Path, kind: str) -> tuple[Path, int]:

@@ -13,7 +13,6 @@ that a file's pointers belong together.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from uihkv.aside import owned_file
 from uihkv.bases import OnTrimmed
 from uihkv.errors import PointerError, SchemaError, TrimmedError, UihkvError
 from uihkv.formats import list_files, open_source
@@ -281,18 +281,16 @@ def _parse_integers(column: Any, name: str, begin: int) -> Int64s:
 
 @contextmanager
 def write_aside(target: Path, schema: Any, force: bool) -> Iterator[Any]:
-    """A Parquet writer beside the target; the file takes its place at the end, and goes when anything fails."""
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with aside.open("xb") as file:
-            with pq.ParquetWriter(file, schema, compression=COMPRESSION) as writer:
-                yield writer
-            file.flush()
-            os.fsync(file.fileno())
+    """A Parquet writer beside the target; the file takes its place at the end, and goes when anything fails.
+
+    What a killed process left beside the target, the next one that writes it removes.
+    """
+    with owned_file(target) as (aside, file):
+        with pq.ParquetWriter(file, schema, compression=COMPRESSION) as writer:
+            yield writer
+        file.flush()
+        os.fsync(file.fileno())
         if os.path.lexists(target) and not force:
             raise OutputError(f"{target} was put there meanwhile; choose another output, or replace it by force")
         aside.replace(target)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
     sync_directory(target.parent)

@@ -12,10 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from perf.powercut import can_trace, cut, record
 from uihkv import Column, FormatError, Pointers, Schema, Store, StoreClosedError, StoreExistsError, StoreNotFoundError
+from uihkv.aside import owned_file
+from uihkv.resolve import write_aside
 
 SCHEMA = Schema([Column("item_id", "int64")])
 USERS = 20
@@ -168,3 +172,19 @@ def test_a_directory_that_only_looks_like_a_build_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == [".s.build-file", ".s[1].build-x", "s"]
     with pytest.raises(FormatError):
         Store.open(tmp_path / ".s.build-file")
+
+
+def test_what_a_killed_process_left_beside_a_file_goes_with_the_next_write(tmp_path: Path) -> None:
+    target = tmp_path / "slim.parquet"
+    (tmp_path / ".slim.parquet.mine").write_text("mine")
+    (tmp_path / ".slim.parquet.0123abcd").write_bytes(b"PAR1")
+    schema = pa.schema([("version", pa.int64())])
+    with owned_file(target) as (alive, _), write_aside(target, schema, force=False) as writer:
+        assert alive.exists()
+        assert not (tmp_path / ".slim.parquet.0123abcd").exists()
+        writer.write_table(pa.table({"version": [1]}))
+    assert names(tmp_path) == [".slim.parquet.mine", "slim.parquet"]
+    with pytest.raises(ZeroDivisionError), write_aside(target, schema, force=True):
+        raise ZeroDivisionError
+    assert names(tmp_path) == [".slim.parquet.mine", "slim.parquet"]
+    assert pq.read_table(target)["version"].to_pylist() == [1]

@@ -1,13 +1,18 @@
-"""A damaged tree of keys is an error or another list of keys, and never a touch of memory that is not the map's."""
+"""A damaged tree of keys is an error or another list of keys, and never a touch of memory that is not the map's.
+
+An append looks at the pages that it will go through: damage there is an error before anything is written.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from perf.mutants import Guarded
-from uihkv import Column, Schema, Store
+from uihkv import Column, FormatError, Schema, Store
+from uihkv.kernels.paths import check_paths
 from uihkv.kernels.tree import FOUND_ALL, walk_tree
 
 PAGE = 4096
@@ -45,3 +50,97 @@ def test_walking_damaged_pages_stays_within_the_map(tmp_path: Path) -> None:
             room[at] = file[at]
     assert outcomes["refused"] > 150
     assert outcomes["listed"] > 300
+
+
+USERS = 900
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    with Store.create(tmp_path / "store", Schema([Column("item_id", "int64")]), shards=1, chunk_events=40) as store:
+        n = 20_000
+        users = 2 * rng.integers(0, USERS, n)
+        store.append({"user_id": users, "ts": np.arange(n), "item_id": rng.integers(0, 2**60, n)}, backfill=True)
+    return tmp_path / "store"
+
+
+def data_of(path: Path) -> np.ndarray:
+    return np.fromfile(path / "shards" / "0000" / "data.mdb", np.uint8)
+
+
+def branches(file: np.ndarray, key_bytes: int) -> list[int]:
+    """Offsets of the branch pages whose keys have so many bytes."""
+    found = []
+    for page in range(0, len(file), PAGE):
+        node = page + int(file[page + 18 : page + 20].view("<u2")[0])
+        own = int(file[page : page + 8].view("<u8")[0]) == page // PAGE
+        if own and file[page + 10] == 1 and int(file[node + 6 : node + 8].view("<u2")[0]) == key_bytes:
+            found.append(page)
+    return found
+
+
+def node_at(file: np.ndarray, page: int, index: int) -> int:
+    return page + int(file[page + 16 + 2 * index : page + 18 + 2 * index].view("<u2")[0])
+
+
+def append(store: Store, users: list[int]) -> None:
+    store.append({"user_id": users, "ts": [10**6] * len(users), "item_id": [1] * len(users)}, backfill=True)
+
+
+@pytest.mark.parametrize("moved", [1, -1])
+def test_an_append_that_a_moved_key_would_lead_astray_is_refused(path: Path, moved: int) -> None:
+    """Led to another leaf, its user would be unknown there and get a second history."""
+    file = data_of(path)
+    page = max(branches(file, 8))
+    key = node_at(file, page, 3) + 8
+    user = int(file[key : key + 8].view(">u8")[0]) ^ (1 << 63)
+    file[key : key + 8] = np.array([(user + (1 << 63)) % 2**64 + moved], ">u8").view(np.uint8)
+    file.tofile(path / "shards" / "0000" / "data.mdb")
+    astray = [user] if moved > 0 else [user - 1]
+    with Store.open(path) as store:
+        with store.snapshot() as snapshot:
+            head = int(snapshot.head([0]).version[0])
+        with pytest.raises(FormatError, match="tails is damaged where this would be written; nothing was"):
+            append(store, [0, *astray]) if moved > 0 else append(store, [0, user - 2, *astray, user])
+        append(store, [0])
+        with store.snapshot() as snapshot:
+            assert snapshot.head([0]).version.tolist() == [head + 1]
+
+
+@pytest.mark.parametrize("damage", ["child", "zeros", "order"])
+@pytest.mark.parametrize("key_bytes", [8, 24])
+def test_an_append_through_a_damaged_page_is_refused(path: Path, key_bytes: int, damage: str) -> None:
+    file = data_of(path)
+    page = max(branches(file, key_bytes))
+    node = node_at(file, page, 2)
+    child = int(file[node : node + 4].view("<u4")[0])
+    if damage == "child":
+        file[node + 2 : node + 4] = 255
+    elif damage == "zeros":
+        file[child * PAGE : (child + 1) * PAGE] = 0
+    else:
+        file[page + 16 : page + 24] = file[[page + 20, page + 21, page + 18, page + 19, *range(page + 16, page + 20)]]
+    file.tofile(path / "shards" / "0000" / "data.mdb")
+    everyone = np.repeat(2 * np.arange(USERS), 50).tolist()  # enough for a chunk of each
+    with Store.open(path) as store, pytest.raises(FormatError, match="damaged where this would be written"):
+        append(store, everyone)
+
+
+def test_looking_at_damaged_paths_stays_within_the_map(path: Path) -> None:
+    rng = np.random.default_rng(1)
+    file = data_of(path)
+    pages = len(file) // PAGE
+    room = Guarded(len(file) + PAGE).take(len(file))
+    roots = branches(file, 8)
+    keys = (2 * np.arange(USERS, dtype=np.uint64) + np.uint64(1 << 63)).reshape(-1, 1)
+    trees = np.flatnonzero((file.reshape(pages, PAGE)[:, 10] == 1) | (file.reshape(pages, PAGE)[:, 10] == 2))
+    outcomes = {"sound": 0, "damaged": 0}
+    for root in [page // PAGE for page in roots]:
+        for _ in range(1_500):
+            room[:] = file
+            at = rng.choice(trees) * PAGE + rng.integers(0, 40 if rng.random() < 0.5 else PAGE, rng.integers(1, 4))
+            room[at] = rng.integers(0, 256, len(at))
+            found = check_paths(room.ctypes.data, pages, PAGE, root, 1, keys)
+            outcomes["sound" if found < 0 else "damaged"] += 1
+    assert min(outcomes.values()) > 50
