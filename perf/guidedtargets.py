@@ -32,6 +32,8 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 MARKS = 1024
 LONGEST = 4096
 """Bytes of an input."""
+HANGS_S = 600
+"""An input that takes so long hangs: the process may be stopped for a while, and continued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +415,7 @@ def main() -> None:
     mark = atheris.instrument_func(make_marker())
     given.corpus.mkdir(parents=True, exist_ok=True)
     for number, one in enumerate(seeds):
+        attempt(target, one)  # compiles what it needs
         (given.corpus / f"seed-{number:04d}").write_bytes(one)
 
     def run(data: bytes) -> None:
@@ -422,7 +425,7 @@ def main() -> None:
 
     artifacts = given.corpus.parent / f"finding-{given.name}-"
     options = [
-        f"-max_total_time={given.seconds}", f"-max_len={LONGEST}", "-timeout=20", "-rss_limit_mb=4096",
+        f"-max_total_time={given.seconds}", f"-max_len={LONGEST}", f"-timeout={HANGS_S}", "-rss_limit_mb=4096",
         f"-seed={given.seed}", f"-artifact_prefix={artifacts}", "-print_final_stats=1",
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options, str(given.corpus)], run)
