@@ -88,7 +88,7 @@ def append(store: Store, users: list[int]) -> None:
     store.append({"user_id": users, "ts": [10**6] * len(users), "item_id": [1] * len(users)}, backfill=True)
 
 
-@pytest.mark.parametrize("moved", [1, -1])
+@pytest.mark.parametrize("moved", [1, -3])
 def test_an_append_that_a_moved_key_would_lead_astray_is_refused(path: Path, moved: int) -> None:
     """Led to another leaf, its user would be unknown there and get a second history."""
     file = data_of(path)
@@ -97,12 +97,13 @@ def test_an_append_that_a_moved_key_would_lead_astray_is_refused(path: Path, mov
     user = int(file[key : key + 8].view(">u8")[0]) ^ (1 << 63)
     file[key : key + 8] = np.array([(user + (1 << 63)) % 2**64 + moved], ">u8").view(np.uint8)
     file.tofile(path / "shards" / "0000" / "data.mdb")
-    astray = [user] if moved > 0 else [user - 1]
+    astray = user if moved > 0 else user - 2
     with Store.open(path) as store:
         with store.snapshot() as snapshot:
             head = int(snapshot.head([0]).version[0])
-        with pytest.raises(FormatError, match="tails is damaged where this would be written; nothing was"):
-            append(store, [0, *astray]) if moved > 0 else append(store, [0, user - 2, *astray, user])
+        for users in ([astray], [0, astray], [0, user - 4, astray, user + 2]):
+            with pytest.raises(FormatError, match="tails is damaged where this would be written; nothing was"):
+                append(store, users)
         append(store, [0])
         with store.snapshot() as snapshot:
             assert snapshot.head([0]).version.tolist() == [head + 1]
