@@ -236,10 +236,8 @@ MEASURED: tuple[Measured, ...] = (
         "processes on one store, killed at random moments",
         (
             (Pick("soak", "How often each was killed", "SIGKILLs", {"process": "all"}), "kills"),
-            (
-                Pick("soak", SOAKED, "times", {"what": ("batches acknowledged", "histories compared")}),
-                "{what}",
-            ),
+            (Pick("soak", SOAKED, "times", {"what": "appends acknowledged"}), "{what}, {durability}"),
+            (Pick("soak", SOAKED, "times", {"what": "histories compared"}), "{what}"),
             (Pick("soak", "What was lost", "found"), "{what}"),
         ),
     ),

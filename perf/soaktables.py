@@ -55,7 +55,8 @@ def tabulate(watched: Watched, journal: Journal, team: Sequence[str], held: Path
         Section("What was held, over the first and the last third of the time", _held(watched)),
     ]
     if costs:
-        sections.append(Section("What snapshots cost that were held for long", [_cost(cost) for cost in costs[-12:]]))
+        most = sorted(costs, key=lambda cost: -cost["kept bytes"])[:12]
+        sections.append(Section("What snapshots cost that were held for long", [_cost(cost) for cost in most]))
     return Report(
         sections=sections,
         facts={
@@ -126,5 +127,5 @@ def _thirds(title: str, values: Sequence[int], unit: int) -> dict[str, Cell]:
 def _cost(cost: dict[str, float]) -> dict[str, Cell]:
     return {
         "held for s": cost["seconds"], "transactions meanwhile": cost["transactions"],
-        "MiB the files grew": cost["grown bytes"] / MIB, "MiB more in free pages": cost["waiting bytes"] / MIB,
+        "MiB the files grew": cost["grown bytes"] / MIB, "MiB kept from being used again": cost["kept bytes"] / MIB,
     }  # fmt: skip
