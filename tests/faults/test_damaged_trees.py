@@ -58,7 +58,7 @@ USERS = 900
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
-    with Store.create(tmp_path / "store", Schema([Column("item_id", "int64")]), shards=1, chunk_events=40) as store:
+    with Store.create(tmp_path / "store", Schema([Column("item_id", "int64")]), shards=1, chunk_events=10) as store:
         n = 20_000
         users = 2 * rng.integers(0, USERS, n)
         store.append({"user_id": users, "ts": np.arange(n), "item_id": rng.integers(0, 2**60, n)}, backfill=True)
