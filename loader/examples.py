@@ -208,7 +208,7 @@ def _read_files(files: Sequence[Path], wanted: tuple[str, ...] | None) -> dict[s
     names: list[str] | None = None
     total = done = 0
     try:
-        total = sum(pq.read_metadata(file).num_rows for file in files)
+        total = sum(_count_rows(file, pq.read_metadata(file)) for file in files)
         for path in files:
             with pq.ParquetFile(path) as file:
                 has = list(file.schema_arrow.names)
@@ -240,6 +240,24 @@ def _read_files(files: Sequence[Path], wanted: tuple[str, ...] | None) -> dict[s
     if not total:
         raise SchemaError(f"{', '.join(map(str, files[:3]))}: there are no examples")
     return arrays
+
+
+def _count_rows(path: Path, metadata: Any) -> int:
+    """Rows of a file; Arrow takes memory for as many as each row group claims, before it reads them.
+
+    Raises:
+        SchemaError: when the footer's counts contradict each other.
+
+    """
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    short = [
+        group.num_rows
+        for group in groups
+        if group.num_rows < 0 or any(group.column(at).num_values < group.num_rows for at in range(group.num_columns))
+    ]
+    if short or sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise SchemaError(f"{path}: its row groups count other rows than the file has; write it again")
+    return int(metadata.num_rows)
 
 
 def _choose(has: list[str], wanted: tuple[str, ...] | None, path: Path) -> list[str]:

@@ -61,6 +61,12 @@ def test_a_parquet_file_whose_names_are_no_text_is_refused(tmp_path: Path) -> No
         ingest(store, path)
 
 
+def test_a_parquet_file_whose_row_group_lies_about_its_rows_takes_no_memory() -> None:
+    """62 milliards of rows in a file of two."""
+    with pytest.raises(SchemaError, match="row groups count other rows"):
+        ParquetExamples(Path(__file__).parent / "found" / "lying-row-count.parquet")
+
+
 def test_random_changes_are_the_same_again() -> None:
     from perf.guidedtargets import change
 
