@@ -127,10 +127,12 @@ class PathCheck:
 
         """
         info = self._environment.info()
+        if not packed:
+            return
         if self._base[0] != info["map_size"] or self._base[1] is None:
-            self._base = (info["map_size"], find_map(transaction, name))
+            self._base = (info["map_size"], self._find_base(name))
         base = self._base[1]
-        if base is None or not packed:
+        if base is None:
             return
         root = int(np.frombuffer(transaction.get(name), _RECORD)["root"][0])
         pages = min(info["last_pgno"] + 1, self._data.stat().st_size // mmap.PAGESIZE)
@@ -140,6 +142,17 @@ class PathCheck:
                 f"{self._data}: the tree of its {name.decode()} is damaged where this would be written; nothing was; "
                 "restore it from a backup"
             )
+
+    def _find_base(self, name: bytes) -> int | None:
+        """Where the map is; it stays there, since the write transaction that is open keeps it from being moved.
+
+        A transaction of its own reads it: whatever the write transaction has touched, it holds elsewhere in memory.
+        """
+        try:
+            with self._environment.begin(buffers=True) as reading:
+                return find_map(reading, name)
+        except lmdb.ReadersFullError:
+            return None
 
 
 def find_map(transaction: Any, name: bytes) -> int | None:

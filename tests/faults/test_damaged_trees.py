@@ -61,7 +61,8 @@ def path(tmp_path: Path) -> Path:
     with Store.create(tmp_path / "store", Schema([Column("item_id", "int64")]), shards=1, chunk_events=10) as store:
         n = 20_000
         users = 2 * rng.integers(0, USERS, n)
-        store.append({"user_id": users, "ts": np.arange(n), "item_id": rng.integers(0, 2**60, n)}, backfill=True)
+        rows = {"user_id": users, "ts": np.arange(n), "item_id": rng.integers(0, 2**60, n)}
+        store.append(rows, backfill=True, source="log", offset=0)
     return tmp_path / "store"
 
 
@@ -84,8 +85,10 @@ def node_at(file: np.ndarray, page: int, index: int) -> int:
     return page + int(file[page + 16 + 2 * index : page + 18 + 2 * index].view("<u2")[0])
 
 
-def append(store: Store, users: list[int]) -> None:
-    store.append({"user_id": users, "ts": [10**6] * len(users), "item_id": [1] * len(users)}, backfill=True)
+def append(store: Store, users: list[int], offset: int = 1) -> None:
+    """With a source: when users' pages are looked at, the transaction has written already."""
+    rows = {"user_id": users, "ts": [10**6] * len(users), "item_id": [1] * len(users)}
+    store.append(rows, backfill=True, source="log", offset=offset)
 
 
 @pytest.mark.parametrize("moved", [1, -3])
