@@ -181,6 +181,10 @@ class ParquetExamples(_FlatExamples):
         self.files = files
 
 
+_BATCH_ROWS = 1 << 20
+"""Rows that are read at a time."""
+
+
 def _parquet_files(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
     given = [path] if isinstance(path, str | os.PathLike) else list(path)
     files: list[Path] = []
@@ -208,7 +212,7 @@ def _read_files(files: Sequence[Path], wanted: tuple[str, ...] | None) -> dict[s
     names: list[str] | None = None
     total = done = 0
     try:
-        total = sum(_count_rows(file, pq.read_metadata(file)) for file in files)
+        total = sum(pq.read_metadata(file).num_rows for file in files)
         for path in files:
             with pq.ParquetFile(path) as file:
                 has = list(file.schema_arrow.names)
@@ -218,20 +222,28 @@ def _read_files(files: Sequence[Path], wanted: tuple[str, ...] | None) -> dict[s
                 extra = [name for name in has if name not in names] if wanted is None else []
                 if missing or extra:
                     raise SchemaError(f"{path}: has columns {has}, the first file gave {names}; give files alike")
+                # Batches: of a whole row group, Arrow takes memory for as many rows as it claims, before it reads them.
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=names)
-                    for name in names:
-                        part = _parse_column(name, table.column(name))
-                        whole = arrays.get(name)
-                        if whole is None:
-                            whole = arrays[name] = np.empty((total, *part.shape[1:]), part.dtype)
-                        if part.shape[1:] != whole.shape[1:] or part.dtype != whole.dtype:
-                            raise SchemaError(
-                                f"column {name!r} is {part.dtype}{list(part.shape[1:])} in row group {group}, "
-                                f"{whole.dtype}{list(whole.shape[1:])} before; give files alike"
-                            )
-                        whole[done : done + len(part)] = part
-                    done += table.num_rows
+                    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
+                        table = pa.Table.from_batches([batch])
+                        if done + len(table) > total:
+                            raise _miscounted(path)
+                        for name in names:
+                            part = _parse_column(name, table.column(name))
+                            whole = arrays.get(name)
+                            if whole is None:
+                                whole = arrays[name] = np.empty((total, *part.shape[1:]), part.dtype)
+                            if part.shape[1:] != whole.shape[1:] or part.dtype != whole.dtype:
+                                raise SchemaError(
+                                    f"column {name!r} is {part.dtype}{list(part.shape[1:])} in row group {group}, "
+                                    f"{whole.dtype}{list(whole.shape[1:])} before; give files alike"
+                                )
+                            whole[done : done + len(part)] = part
+                        done += len(table)
+        if done != total:
+            raise _miscounted(files[-1])
+    except MemoryError as error:
+        raise SchemaError(f"{files[0]}: there is no memory for the {total:,} rows that it claims to have") from error
     except SchemaError as error:
         error.add_note(f"while reading {', '.join(map(str, files[:3]))}")
         raise
@@ -242,22 +254,8 @@ def _read_files(files: Sequence[Path], wanted: tuple[str, ...] | None) -> dict[s
     return arrays
 
 
-def _count_rows(path: Path, metadata: Any) -> int:
-    """Rows of a file; Arrow takes memory for as many as each row group claims, before it reads them.
-
-    Raises:
-        SchemaError: when the footer's counts contradict each other.
-
-    """
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    short = [
-        group.num_rows
-        for group in groups
-        if group.num_rows < 0 or any(group.column(at).num_values < group.num_rows for at in range(group.num_columns))
-    ]
-    if short or sum(group.num_rows for group in groups) != metadata.num_rows:
-        raise SchemaError(f"{path}: its row groups count other rows than the file has; write it again")
-    return int(metadata.num_rows)
+def _miscounted(path: Path) -> SchemaError:
+    return SchemaError(f"{path}: its footer counts other rows than the file has; write it again")
 
 
 def _choose(has: list[str], wanted: tuple[str, ...] | None, path: Path) -> list[str]:
