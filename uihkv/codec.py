@@ -386,8 +386,11 @@ def ask_for_blocks(
         find_blocks(entries.address, entry, layouts.width, layouts.elements, layouts.kind, blocks, begin, end)
         return begin.ravel(), end.ravel()
 
-    if not always and are_in_memory(find(slices.entry[:: len(slices.entry) // _LOOKED_AT + 1])[0]):
-        return 0
+    if not always:
+        begin, _ = find(slices.entry[:: len(slices.entry) // _LOOKED_AT + 1])
+        columns = blocks.shape[1]
+        if are_in_memory(begin[:: columns + 1 if len(begin) > columns else 1]):  # of each, another column's
+            return 0
     return _ask_for(*find(slices.entry))
 
 

@@ -50,6 +50,7 @@ from uihkv.chunk import (
 )
 from uihkv.kernels import status
 from uihkv.kernels.bits import PIECE, PIECE_ROOM, unpack_bits
+from uihkv.kernels.cachelines import LINE, add_lines, copy_lines, divide_lines
 from uihkv.kernels.floats import widen_floats
 from uihkv.kernels.memory import (
     copy_bytes,
@@ -84,10 +85,9 @@ _EXACT_BITS = 23
 _unpacked, _summed, _held = stack_room(PIECE_ROOM), stack_room(8 * PIECE), stack_room(8 * PIECE)
 """Where elements of a piece are between two steps; a piece is short enough for the first cache."""
 
-_ZERO, _ONE, _FOUR, _EIGHT = np.int64(0), np.int64(1), np.int64(4), np.int64(8)
+_ZERO, _ONE, _EIGHT = np.int64(0), np.int64(1), np.int64(8)
 """Arguments of functions that are compiled once for each type: numba takes a plain 1 for a type of its own."""
 
-_LINE = 64
 _AHEAD = 3
 """Chunks between the one whose header is asked for and the next one: a header takes about that long to come."""
 
@@ -312,6 +312,15 @@ def open_chunks(
 
 
 @njit(nogil=True, cache=True)
+def _copy(source: Any, target: Any, size: Any) -> None:
+    """Bytes from one address to another that does not overlap."""
+    if size >= LINE:
+        copy_lines(source, target, size)
+    else:
+        copy_bytes(source, target, size)
+
+
+@njit(nogil=True, cache=True)
 def _fill(bits: Any, target: Any, width: Any, n: Any) -> None:
     """The low bytes of ``bits``, n times."""
     if width == 1:
@@ -374,6 +383,21 @@ def _shift(x: Any, base: Any, scale: Any, target: Any, width: Any, n: Any) -> No
 
 
 @njit(nogil=True, cache=True)
+def _shift_unsigned(source: Any, width: Any, base: Any, scale: Any, target: Any, target_width: Any, n: Any) -> None:
+    """``base + scale * x`` for n unsigned elements of ``width`` bytes, into elements of ``target_width`` bytes."""
+    if scale == 1 and n * target_width >= LINE:
+        add_lines(source, width, base, target, target_width, n)
+    elif width == 1:
+        _shift(u8_at(source, n), base, scale, target, target_width, n)
+    elif width == 2:
+        _shift(u16_at(source, n), base, scale, target, target_width, n)
+    elif width == 4:
+        _shift(u32_at(source, n), base, scale, target, target_width, n)
+    else:
+        _shift(i64_at(source, n), base, scale, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
 def _decode_bits(
     source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, target_width: Any, n: Any
 ) -> None:
@@ -383,13 +407,7 @@ def _decode_bits(
     for begin in range(0, n, PIECE):
         m = min(PIECE, n - begin)
         at = held + word * unpack_bits(source, bits, size, first + begin, m, held)
-        to = target + begin * target_width
-        if word == 1:
-            _shift(u8_at(at, m), base, scale, to, target_width, m)
-        elif word == 4:
-            _shift(u32_at(at, m), base, scale, to, target_width, m)
-        else:
-            _shift(i64_at(at, m), base, scale, to, target_width, m)
+        _shift_unsigned(at, word, base, scale, target + begin * target_width, target_width, m)
 
 
 @njit(nogil=True, cache=True)
@@ -400,14 +418,8 @@ def _decode_frame(
     if width > IN_BITS:
         size = _packed_bytes(width, items)
         _decode_bits(source, width - IN_BITS, size, first, base, scale, target, target_width, n)
-    elif width == 1:
-        _shift(u8_at(source + first, n), base, scale, target, target_width, n)
-    elif width == 2:
-        _shift(u16_at(source + 2 * first, n), base, scale, target, target_width, n)
-    elif width == 4:
-        _shift(u32_at(source + 4 * first, n), base, scale, target, target_width, n)
     else:
-        _shift(i64_at(source + 8 * first, n), base, scale, target, target_width, n)
+        _shift_unsigned(source + width * first, width, base, scale, target, target_width, n)
 
 
 @njit(nogil=True, cache=True)
@@ -426,6 +438,36 @@ def _decode_float_bits(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _divide_short(source: Any, width: Any, base: Any, scale: Any, target: Any, n: Any) -> None:
+    """``(base + x) / scale`` as float32 of n unsigned elements of ``width`` bytes; all of these numbers are float32."""
+    if 4 * n >= LINE:
+        divide_lines(source, width, base, scale, target, n)
+        return
+    short = u32_at(target, n).view(np.float32)
+    divisor = np.float32(scale)
+    for i in range(n):
+        short[i] = np.float32(base + _load_base(source + i * width, width, False)) / divisor
+
+
+@njit(nogil=True, cache=True)
+def _decode_short_decimal(
+    source: Any, width: Any, items: Any, first: Any, base: Any, scale: Any, target: Any, n: Any
+) -> None:
+    """As :func:`_divide_short`, of elements from the first on of a block, whose width may be in bits."""
+    if width <= IN_BITS:
+        _divide_short(source + width * first, width, base, scale, target, n)
+        return
+    bits = width - IN_BITS
+    size = _packed_bytes(width, items)
+    held = _unpacked()
+    word = WORD_BYTES[bits]
+    for begin in range(0, n, PIECE):
+        m = min(PIECE, n - begin)
+        at = held + word * unpack_bits(source, bits, size, first + begin, m, held)
+        _divide_short(at, word, base, scale, target + 4 * begin, m)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _decode_decimal(
     source: Any, width: Any, items: Any, first: Any, base: Any, scale: Any, full: Any,
     target: Any, target_width: Any, n: Any,
@@ -435,13 +477,7 @@ def _decode_decimal(
     bits = width - IN_BITS if width > IN_BITS else 8 * width
     if target_width == 4 and bits <= _EXACT_BITS and abs(base) <= 1 << _EXACT_BITS and scale <= 1 << _EXACT_BITS:
         # Both numbers are float32, whose quotient is the one that float64's rounds to (53 bits are twice 24 and more).
-        # Each word is read before the quotient takes its place.
-        _decode_frame(source, width, items, first, base, _ONE, target, _FOUR, n)
-        held32 = i32_at(target, n)
-        short = held32.view(np.float32)
-        divisor32 = np.float32(scale)
-        for i in range(n):
-            short[i] = np.float32(held32[i]) / divisor32
+        _decode_short_decimal(source, width, items, first, base, scale, target, n)
         return
     if target_width == 8:
         # Each word is read before the quotient takes its place.
@@ -479,7 +515,7 @@ def _fill_constant(base: Any, full: Any, kind: Any, target: Any, target_width: A
 @njit(nogil=True, cache=True)
 def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
     if width == target_width:
-        copy_bytes(source, target, n * width)
+        _copy(source, target, n * width)
     elif kind == FLOAT:
         widen_floats(source, width, target, target_width, n)
     elif kind != SIGNED:
@@ -515,9 +551,15 @@ def _sum(at: Any, width: Any, n: Any) -> Any:
 @njit(nogil=True, cache=True)
 def _run_on(at: Any, width: Any, n: Any, value: Any, scale: Any, stride: Any, target: Any) -> Any:
     """Running sums, int64, from a value on, of n increments of ``width`` bytes; the last sum."""
-    groups = n // SUM_GROUP
-    value = sum_groups(at, width, groups, value, scale, stride, target)
-    for i in range(groups * SUM_GROUP, n):
+    begin = np.int64(0)
+    if n >= SUM_GROUP:
+        # One group where the output begins; the others at begins of lines, which are stored whole.
+        sum_groups(at, width, _ONE, value, scale, stride, target)
+        begin = SUM_GROUP - ((target & (LINE - 1)) >> 3)
+        value = load_i64(target + 8 * (begin - 1))
+    groups = (n - begin) // SUM_GROUP
+    value = sum_groups(at + begin * width, width, groups, value, scale, stride, target + 8 * begin)
+    for i in range(begin + groups * SUM_GROUP, n):
         value += stride + scale * _sum(at + i * width, width, _ONE)
         store_i64(target + 8 * i, value)
     return value
@@ -729,7 +771,7 @@ def _decode_window(
 
 @njit(nogil=True, cache=True)
 def _prefetch_header(chunk: Any, blocks: Any) -> None:
-    for line in range(0, HEADER_BYTES + DESCRIPTOR_BYTES * blocks, _LINE):
+    for line in range(0, HEADER_BYTES + DESCRIPTOR_BYTES * blocks, LINE):
         prefetch(chunk + line)
 
 
@@ -749,7 +791,7 @@ def _prefetch_windows(
                 elements = load_i64(elements_at + 8 * (widest * version + block))
                 begin = min(end, begin + _packed_bytes(width, first * elements))
             prefetch(chunk + begin)
-            prefetch(chunk + begin + _LINE)
+            prefetch(chunk + begin + LINE)
 
 
 @njit(nogil=True, cache=True)
@@ -853,7 +895,7 @@ def _read_blocks_at(
                 high = load_i64(slice_to + 8 * i)
                 out = target + load_i64(slice_out + 8 * i) * step
                 if held_from <= low and high <= held_to:
-                    copy_bytes(held_at + (low - held_from) * step, out, (high - low) * step)
+                    _copy(held_at + (low - held_from) * step, out, (high - low) * step)
                     continue
                 _decode_window(
                     source, encoding, width, kind, full, items, scale, base, low * elements, high * elements, out,

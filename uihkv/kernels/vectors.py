@@ -23,6 +23,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from uihkv.chunk import MAX_BITS
+from uihkv.kernels.cachelines import ASKED_AHEAD, ask_to_write
 
 _BYTE, _WORD, _INDEX = ir.IntType(8), ir.IntType(64), ir.IntType(32)
 
@@ -174,7 +175,9 @@ def _summing(width: int, scaled: bool) -> Any:
                 moved = [SUM_GROUP] * distance + list(range(SUM_GROUP - distance))
                 sums = builder.add(sums, builder.shuffle_vector(sums, nothing, _vector(moved, _INDEX)))
             sums = builder.add(sums, carry)
-            _store(builder, sums, builder.add(out, builder.mul(index, _WORD(8 * SUM_GROUP))))
+            to = builder.add(out, builder.mul(index, _WORD(8 * SUM_GROUP)))
+            ask_to_write(builder, builder.add(to, _WORD(ASKED_AHEAD)))
+            _store(builder, sums, to)
             last = builder.shuffle_vector(sums, nothing, _vector([SUM_GROUP - 1] * SUM_GROUP, _INDEX))
             following = builder.add(index, _WORD(1))
             index.add_incoming(_WORD(0), before)
