@@ -122,7 +122,7 @@ def hold(task: Task) -> None:
                 after = store.stats()
             cost = {
                 "seconds": time.monotonic() - begin, "transactions": after.reader_lag,
-                "grown bytes": after.bytes - before.bytes, "kept bytes": after.kept_bytes or 0,
+                "grown bytes": after.bytes - before.bytes, "kept bytes": after.kept_bytes,
             }  # fmt: skip
             with task.beside("held").open("a") as file:
                 file.write(json.dumps(cost) + "\n")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def tabulate(watched: Watched, journal: Journal, team: Sequence[str], held: Path
         Section("What was held, over the first and the last third of the time", _held(watched)),
     ]
     if costs:
-        most = sorted(costs, key=lambda cost: -cost["kept bytes"])[:12]
+        most = sorted(costs, key=lambda cost: -(cost["kept bytes"] or 0))[:12]
         sections.append(Section("What snapshots cost that were held for long", [_cost(cost) for cost in most]))
     return Report(
         sections=sections,
@@ -124,8 +125,10 @@ def _thirds(title: str, values: Sequence[int], unit: int) -> dict[str, Cell]:
     return {"held": title, "first third": first, "last third": last, "most": max(values) / unit}
 
 
-def _cost(cost: dict[str, float]) -> dict[str, Cell]:
+def _cost(cost: dict[str, Any]) -> dict[str, Cell]:
+    kept = cost["kept bytes"]
     return {
         "held for s": cost["seconds"], "transactions meanwhile": cost["transactions"],
-        "MiB the files grew": cost["grown bytes"] / MIB, "MiB kept from being used again": cost["kept bytes"] / MIB,
+        "MiB the files grew": cost["grown bytes"] / MIB,
+        "MiB kept from being used again": None if kept is None else kept / MIB,
     }  # fmt: skip

@@ -278,7 +278,7 @@ class StoreStats:
         reader_lag: transactions committed to a shard since its oldest open snapshot was taken, of the shard where these
             are most: the pages that they freed are in ``free_bytes``, and wait until that snapshot is closed.
         kept_bytes: of ``free_bytes``, pages that open snapshots keep from being used again: by so much the files are
-            larger for their sake. None: that could not be told, while others write or with another version of LMDB.
+            larger for their sake. None: that could not be told, with another version of LMDB.
         oldest_reader: the process that holds the oldest snapshot of the shard where ``reader_lag`` is; None: there is
             no lag.
         details: where the bytes go, if that was asked for.

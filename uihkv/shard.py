@@ -46,6 +46,7 @@ Int64s = NDArray[np.int64]
 _NO_CHUNKS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 _CHUNKS, _TAILS = b"chunks", b"tails"
 _NEVER = np.iinfo(np.int64).min
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,10 +372,14 @@ class Shard:
         kinds = [sum(int(stat[f"{kind}_pages"]) for stat in stats) for kind in ("branch", "leaf", "overflow")]
         return PageCounts(kinds[0], kinds[1], kinds[2], int(stats[0]["psize"]))
 
-    def kept_pages(self, transaction: Any, oldest: int) -> int | None:
+    def kept_pages(self, oldest: int) -> int | None:
         """Free pages that an open snapshot of the transaction ``oldest`` keeps; None where that cannot be told."""
-        free = list_free_pages(self._environment, transaction, _TAILS, self.path / "data.mdb")
-        return None if free is None else free.kept_by(oldest)
+        for _ in range(_TRIES):  # two commits may overwrite the meta page between the begin and the look
+            with self._shared.begin() as transaction:
+                free = list_free_pages(self._environment, transaction, _TAILS, self.path / "data.mdb")
+            if free is not None:
+                return free.kept_by(oldest)
+        return None
 
     def pages(self) -> tuple[int, int]:
         """Pages in use, and bytes of a page."""

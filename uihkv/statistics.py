@@ -53,7 +53,7 @@ def describe_store(access: ShardAccess, path: Path, manifest: Path, details: boo
             pages, page_bytes = view.shard.pages()
             pages += _OWN_PAGES
             if reading.lag and reading.oldest is not None and kept is not None:
-                kept_pages = view.shard.kept_pages(view.transaction, reading.oldest)
+                kept_pages = view.shard.kept_pages(reading.oldest)
                 kept = None if kept_pages is None else kept + kept_pages * page_bytes
             if accounts is not None:
                 accounts.add(view, parts, file_bytes, pages * page_bytes)
