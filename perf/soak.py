@@ -181,7 +181,7 @@ class Soak:
 
     def _kill_worker(self) -> None:
         process = self._running[TEAM.index("loader")][0]
-        workers = [pid for pid, parent in _workers_of() if parent == process]
+        workers = [pid for pid, parent in workers_of_loaders() if parent == process]
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(self.chance.choice(workers), signal.SIGKILL)
@@ -250,7 +250,7 @@ class Soak:
                 self.watched.files.setdefault(TEAM[member], []).append(held[1])
         now = self._clock.look()
         gone = {process for process, killed_at in self._loaders if now - killed_at > _LEAVE_S}
-        left = [pid for pid, parent in _workers_of() if int(parent) in gone]
+        left = [pid for pid, parent in workers_of_loaders() if int(parent) in gone]
         self._loaders = [entry for entry in self._loaders if entry[0] not in gone]
         self._fork(self._check, wait=True)
         found = json.loads((self.folder / "check").read_text())
@@ -312,7 +312,7 @@ def _lives(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
-def _workers_of() -> Iterator[tuple[int, int]]:
+def workers_of_loaders() -> Iterator[tuple[int, int]]:
     """Worker processes of loaders, each with the process that it works for."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -321,8 +321,9 @@ def _workers_of() -> Iterator[tuple[int, int]]:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if len(words) > 5 and b"loader.workers.worker" in words[3] and words[5].isdigit():
-            yield int(entry.name), int(words[5])
+        given = [word for word in words if word]
+        if any(b"loader.workers.worker" in word for word in given) and given[-1].isdigit():
+            yield int(entry.name), int(given[-1])
 
 
 def _held_by(process: int) -> tuple[int, int] | None:

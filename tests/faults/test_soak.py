@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loader import ArrayExamples, Loader
+from perf.soak import workers_of_loaders
 from perf.soakfeeds import finish_pass
 from perf.soakjournal import (
     LOST,
@@ -27,7 +30,7 @@ from perf.soakjournal import (
     check_newest,
     check_store,
 )
-from uihkv import Store
+from uihkv import Projection, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,3 +95,13 @@ def test_an_example_that_a_pass_left_out_is_found(tmp_path: Path) -> None:
         log.write_text("\n".join([*lines[:5], *lines[6:]]))
         with pytest.raises(SoakError, match="928"):
             finish_pass(store, journal, log, examples, workers=0, rest=lambda: None)
+
+
+def test_workers_of_loaders_are_seen(tmp_path: Path) -> None:
+    """Else none of them would be killed, and none that is left behind be found."""
+    with filled(tmp_path / "store", [1, 2]) as store:
+        examples = ArrayExamples({"user_id": [0, 1], "version": [0, 0]})
+        with Loader(store, examples, Projection(["item_id"]), num_workers=1) as loader:
+            assert len(list(loader)) == 1
+            assert [parent for _, parent in workers_of_loaders() if parent == os.getpid()] == [os.getpid()]
+    assert os.getpid() not in [parent for _, parent in workers_of_loaders()]
