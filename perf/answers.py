@@ -173,7 +173,13 @@ def _read(order: str, compression: str, values: str = "zipf") -> Pick:
     return Pick("read", "Against arrays", "new outputs", {"order": order, "values": values, "compression": compression})
 
 
+def _shared(order: str) -> Pick:
+    return Pick("storage", f"MB read by a job, zstd, {order}", "union", {"columns": 20}, over="ours")
+
+
 SOAKED = ""  # its title begins with the minutes that it took
+BESIDE = ("a loader, workers 0", "a loader, workers 1")
+LOST = ("acknowledged events lost", "events there twice or torn", "wrong sequences")
 
 MEASURED: tuple[Measured, ...] = (
     Measured(
@@ -209,7 +215,10 @@ MEASURED: tuple[Measured, ...] = (
     ),
     Measured(
         "bytes read by a job of 20 columns out of fat rows that all tenants share, over store and slim examples",
-        ((Pick("storage", "MB read by a job", "union", {"columns": 20}, over="ours"), "{title}, {length} events"),),
+        (
+            (_shared("arriving"), "{length} events, as they arrive"),
+            (_shared("by user"), "{length} events, sorted by user"),
+        ),
     ),
     Measured(
         "HR@10 of the same small model and budget over that at 16 events, for requests that were served more",
@@ -236,9 +245,8 @@ MEASURED: tuple[Measured, ...] = (
         "processes on one store, killed at random moments",
         (
             (Pick("soak", "How often each was killed", "SIGKILLs", {"process": "all"}), "kills"),
-            (Pick("soak", SOAKED, "times", {"what": "appends acknowledged"}), "{what}, {durability}"),
             (Pick("soak", SOAKED, "times", {"what": "histories compared"}), "{what}"),
-            (Pick("soak", "What was lost", "found"), "{what}"),
+            (Pick("soak", "What was lost", "found", {"what": LOST}), "{what}"),
         ),
     ),
     Measured(
@@ -258,8 +266,27 @@ MEASURED: tuple[Measured, ...] = (
         ((Pick("read", "Clustered", "lz4, shared windows"), "{events} events"),),
     ),
     Measured(
-        "time of two threads over one's, with LZ4",
-        ((Pick("read", "What it depends on", "2 threads", {"compression": "lz4"}), "{events} events"),),
+        "the same by two threads over one, by the clock",
+        ((Pick("read", "One thread and two", "two over one", {"order": "random", "compression": "lz4"}),
+          "{events} events"),),
     ),
-)
+    Measured(
+        "time of a batch in what else would be taken, each in a process of its own, over the store's (random, 1,024 events)",
+        ((Pick("throughput", "random", "x time", {"events": 1024}, {"way": OURS}), "{way}"),),
+    ),
+    Measured(
+        "batches a second of the loader over those of bare reads, one core's",
+        ((Pick("loader", "Delivery", "loader of bare"), "{batch} of {length} events"),),
+    ),
+    Measured(
+        "time that a step waits that takes 1.25 times the loader's own, %, with one worker",
+        ((Pick("loader", "Share of the time", "wait %", {"pages": "warm", "workers": 1}),
+          "{batch} of {length} events"),),
+    ),
+    Measured(
+        "time of a computing step beside the loader over the step by itself, two cores",
+        ((Pick("loader", "Interference", "over the step by itself", {"beside": BESIDE}),
+          "{beside}, {layers} layers"),),
+    ),
+)  # fmt: skip
 """README.md's table, line by line."""

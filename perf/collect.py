@@ -23,6 +23,7 @@ from typing import Any
 from perf.__main__ import BENCHES
 from perf.answers import COMPARISONS, DIFFERENCES, MEASURED, QUESTIONS, Comparison, Difference, Measured
 from perf.harness import OUT
+from perf.phrases import fill, say_figures
 from perf.results import Figure, Result, StalePickError, command_of, load_results, number_text, read_figure
 from perf.trust import HEAD, tabulate_trust
 
@@ -131,7 +132,7 @@ class Pages:
         found: dict[str, list[Figure]] = {}
         for comparison in some:
             for figure in self._find(comparison):
-                found.setdefault(_fill(comparison.against, figure), []).append(comparison.stand(figure))
+                found.setdefault(fill(comparison.against, figure), []).append(comparison.stand(figure))
         return found
 
     def _find(self, asking: Comparison | Difference) -> list[Figure]:
@@ -149,12 +150,13 @@ class Pages:
             if not comparison.peer:
                 continue
             _, unit = QUESTIONS[comparison.question]
-            worse = [figure for figure in self._find(comparison) if comparison.stand(figure).value < 1]
-            by_other: dict[str, list[str]] = {}
-            for figure in worse:
-                words = f"{comparison.stand(figure).text()} ({_fill(comparison.at, figure)})"
-                by_other.setdefault(_fill(comparison.against, figure), []).append(words)
-            lines += [f"- {against} ({unit}): {'; '.join(said)}" for against, said in by_other.items()]
+            worse: dict[str, list[Figure]] = {}
+            for figure in map(comparison.stand, self._find(comparison)):
+                if figure.value < 1:
+                    worse.setdefault(fill(comparison.against, figure), []).append(figure)
+            lines += [
+                f"- {against} ({unit}): {say_figures(figures, comparison.at)}" for against, figures in worse.items()
+            ]
         said = "\n".join(lines) or "Nowhere in what has run."
         return f"## Where others are better\n\n{said}"
 
@@ -246,10 +248,11 @@ class Pages:
             except StalePickError as stale:
                 self.stale.append(str(stale))
                 figures = []
-            said += [f"{figure.text()} ({_fill(behind, figure)})" for figure in figures]
+            if figures:
+                said.append(say_figures(figures, behind))
         names = dict.fromkeys(pick.bench for pick, _ in line.seen)
         again = [f"`{self.results[name].command if name in self.results else command_of(name)}`" for name in names]
-        return [line.what, ", ".join(said) or "not run", ", ".join(again)]
+        return [line.what, "; ".join(said) or "not run", ", ".join(again)]
 
 
 def put_measured(page: str, table: str) -> str:
@@ -273,17 +276,10 @@ def _too_noisy(document: Mapping[str, Any]) -> bool:
     return bool(noise.get("figures")) and (2 * noise["noisy"] > noise["figures"] or disturbed)
 
 
-def _fill(words: str, figure: Figure) -> str:
-    for column, value in figure.row.items():
-        if not isinstance(value, Mapping):
-            words = words.replace(f"{{{column}}}", f"{value:,}" if isinstance(value, int) else str(value))
-    return words.replace("{column}", figure.column).replace("{title}", figure.title)
-
-
 def _change(change: Difference, figure: Figure) -> str:
     untold = ", none that could be told" if figure.low <= change.neutral <= figure.high else ""
     interval = f"{number_text(figure.low)} to {number_text(figure.high)}"
-    return f"{_fill(change.what, figure)} {number_text(figure.value)} ({interval}{untold})"
+    return f"{fill(change.what, figure)} {number_text(figure.value)} ({interval}{untold})"
 
 
 def _span(figures: Sequence[Figure]) -> str:
