@@ -271,7 +271,7 @@ MEASURED: tuple[Measured, ...] = (
           "{events} events"),),
     ),
     Measured(
-        "time of a batch in what else would be taken, each in a process of its own, over the store's (random, 1,024 events)",
+        "time of a batch in what else would be taken, over the store's (random users, 1,024 events, a process each)",
         ((Pick("throughput", "random", "x time", {"events": 1024}, {"way": OURS}), "{way}"),),
     ),
     Measured(
