@@ -43,7 +43,9 @@ from uihkv.errors import FormatError, ReadOnlyError, StoreFullError, StoreWarnin
 from uihkv.place import check_own_files
 
 MAP_BYTES = 64 << 30
-"""Address space reserved for a shard at least; a file of more gets four times its size, also while it is open."""
+"""Address space reserved for a shard; a file of more gets four times its size, also while it is open."""
+STORE_MAP_BYTES = 16 << 40
+"""Address space reserved for a store, which its shards share where they are many: a process has 128 TiB."""
 _GROWTH = 4
 _MAX_MAP_BYTES = 1 << 45
 _PAGE = 1 << 20
@@ -244,7 +246,7 @@ def _after_fork() -> None:
 def _own_lock_files(inodes: set[int]) -> None:
     """Replace this process's mappings of these lock files, shared with its parent, by private copies."""
     try:
-        mappings = _MAPPINGS.read_text().splitlines()
+        mappings = [os.fsdecode(line) for line in _MAPPINGS.read_bytes().split(b"\n") if line]
     except OSError:
         return
     library = ctypes.CDLL(None, use_errno=True)
@@ -267,8 +269,8 @@ def _own_lock_files(inodes: set[int]) -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def open_environment(path: Path, *, create: bool = False, flush: bool = True) -> SharedEnvironment:
-    """Hold the environment at a path; each call is matched by :func:`close_environment`.
+def open_environment(path: Path, *, create: bool = False, flush: bool = True, shards: int = 1) -> SharedEnvironment:
+    """Hold the environment at a path; each call is matched by :func:`close_environment`. ``shards``: of its store.
 
     With ``flush=False`` commits flush nothing: for a store that nobody else sees yet, and which is worth nothing until
     it was synced.
@@ -289,7 +291,7 @@ def open_environment(path: Path, *, create: bool = False, flush: bool = True) ->
         if held is None:
             for inherited in [other for other in _held if key is not None and other[1:] == key[1:]]:
                 _held.pop(inherited).raw.close()
-            raw = _open(path, create, flush)
+            raw = _open(path, create, flush, min(MAP_BYTES, STORE_MAP_BYTES // shards // _PAGE * _PAGE))
             key, lock = _key_of(data), path / "lock.mdb"
             held = SharedEnvironment(raw, key, lock.stat().st_ino if lock.exists() else 0)
             _held[key] = held
@@ -302,7 +304,7 @@ def _key_of(data: Path) -> _Key:
     return os.getpid(), found.st_dev, found.st_ino
 
 
-def _open(path: Path, create: bool, flush: bool) -> Any:
+def _open(path: Path, create: bool, flush: bool, map_bytes: int) -> Any:
     data = path / "data.mdb"
     size = data.stat().st_size if data.exists() else 0
     if not create and size == 0:
@@ -311,7 +313,7 @@ def _open(path: Path, create: bool, flush: bool) -> Any:
     with opening_errors(path):
         environment = lmdb.open(
             str(path),
-            map_size=max(MAP_BYTES, -(-4 * size // _PAGE) * _PAGE),
+            map_size=max(map_bytes, -(-4 * size // _PAGE) * _PAGE),
             max_dbs=8,
             max_readers=MAX_READERS,
             readonly=not writable,

@@ -191,7 +191,8 @@ class OpenStore:
                 self._begin_in_process()
             shard = self._open_shards.get(number)
             if shard is None:
-                shard = Shard(shard_path(self.path, number), number, flush=not self.building)
+                path = shard_path(self.path, number)
+                shard = Shard(path, number, flush=not self.building, shards=self.shards)
                 self._open_shards[number] = shard
             return shard
 

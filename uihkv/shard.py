@@ -96,16 +96,17 @@ class Shard:
         number: the shard's number, for messages.
         create: make it.
         flush: whether commits flush their pages (:func:`uihkv.environment.open_environment`).
+        shards: how many the store has, for the address space that is reserved.
 
     Raises:
         FormatError: when the path holds no shard.
 
     """
 
-    def __init__(self, path: Path, number: int, *, create: bool = False, flush: bool = True) -> None:
+    def __init__(self, path: Path, number: int, *, create: bool = False, flush: bool = True, shards: int = 1) -> None:
         self.path = path
         self.number = number
-        self._shared = open_environment(path, create=create, flush=flush)
+        self._shared = open_environment(path, create=create, flush=flush, shards=shards)
         self._environment = self._shared.raw
         try:
             # LMDB publishes a handle by an (empty) write transaction: opening may wait for a writer's current one.
