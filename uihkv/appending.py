@@ -8,7 +8,7 @@ shards wait for the disk together (:mod:`uihkv.lanes`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +105,12 @@ def _append_once(
         committed.append(number)
         store.settle([number])
 
-    lanes = store.commit_lanes() if len(numbers) > 1 and not store.building else None
-    with space_errors(store.path, committed), nullcontext() if lanes is None else lanes.busy:
+    with ExitStack() as held:
+        held.enter_context(store.under_way())
+        held.enter_context(space_errors(store.path, committed))
+        lanes = store.commit_lanes() if len(numbers) > 1 and not store.building else None
+        if lanes is not None:
+            held.enter_context(lanes.busy)
         try:
             for number in sorted(numbers):  # one order for all writers, so that none waits in a circle
                 begin = store.shard(number).begin_write

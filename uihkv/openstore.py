@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -61,9 +62,9 @@ class OpenStore:
     """
 
     __slots__ = (
-        "_closed", "_lanes", "_layouts_made", "_newest_listing", "_open_shards", "_pid", "_reading_threads",
-        "_snapshots", "_stamp", "_unsynced", "building", "durability", "lock", "manifest", "path", "readonly",
-        "threads",
+        "_closed", "_closing", "_ended", "_lanes", "_layouts_made", "_newest_listing", "_open_shards", "_pid",
+        "_reading_threads", "_snapshots", "_stamp", "_under_way", "_unsynced", "building", "durability", "lock",
+        "manifest", "path", "readonly", "threads",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +77,8 @@ class OpenStore:
         self.durability: Durability = durability
         self.building = building
         self.lock = threading.RLock()
-        self._closed = False
+        self._ended = threading.Condition(self.lock)
+        self._closing = self._closed = False
         self._layouts_made: Layouts | None = None
         self._stamp: tuple[int, int, int] | None = None
         self._begin_in_process()
@@ -89,6 +91,7 @@ class OpenStore:
         self._reading_threads: Threads | None = None
         self._lanes: Lanes | None = None
         self._newest_listing: NewestListing | None = None
+        self._under_way: Counter[int] = Counter()
 
     @property
     def shards(self) -> int:
@@ -101,9 +104,15 @@ class OpenStore:
         return self._closed
 
     def close(self) -> None:
-        """Close snapshots and shards, and make durable what was left to that. Closing twice is no error."""
-        lanes = self._lanes if self._pid == os.getpid() else None
-        with nullcontext() if lanes is None else lanes.busy, self.lock:  # an append ends first
+        """Close snapshots and shards, and make durable what was left to that. Closing twice is no error.
+
+        Transactions of other threads end first, and begin no more: LMDB would wait for them while this holds the lock
+        that they need, or take the map away under them.
+        """
+        with self.lock:
+            self._closing = True
+            while self._pid == os.getpid() and self._under_way.keys() - {threading.get_ident()}:
+                self._ended.wait()
             if self._closed:
                 return
             self._closed = True
@@ -116,9 +125,36 @@ class OpenStore:
                     shard.close()
                 if self._reading_threads is not None:
                     self._reading_threads.close()
-                if lanes is not None:
-                    lanes.close()
+                if self._lanes is not None:
+                    self._lanes.close()
             self._begin_in_process()
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """While inside, this thread works with transactions, and the store is not closed by others.
+
+        Raises:
+            StoreClosedError: when the store is closed, or somebody waits to close it.
+
+        """
+        thread = threading.get_ident()
+        with self.lock:
+            if self._pid != os.getpid():
+                self._begin_in_process()
+            if self._closing and thread not in self._under_way:
+                raise self._closed_error()
+            self._under_way[thread] += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._under_way[thread] -= 1
+                if not self._under_way[thread]:
+                    del self._under_way[thread]
+                    self._ended.notify_all()
+
+    def _closed_error(self) -> StoreClosedError:
+        return StoreClosedError(f"{self.path} is closed; open it again with Store.open")
 
     def check_writable(self) -> None:
         """Refuse to write where that is not wanted, or no longer possible.
@@ -130,7 +166,7 @@ class OpenStore:
         if self.readonly:
             raise ReadOnlyError(f"{self.path} was opened with readonly=True; open it without to append")
         if self._closed:
-            raise StoreClosedError(f"{self.path} is closed; open it again with Store.open")
+            raise self._closed_error()
 
     # -- what it is ---------------------------------------------------------------------------------
 
@@ -165,13 +201,14 @@ class OpenStore:
     def evolve(self, change: Callable[[Sequence[Schema]], Schema]) -> None:
         """Put one more schema into the manifest. Shard 0's writer lock keeps out others who would do the same."""
         self.check_writable()
-        transaction = self.shard(0).begin_write()
-        try:
-            self.refresh_manifest()
-            write_manifest(self.path, self.manifest.evolve(change(self.manifest.schemas)))
-            self.refresh_manifest()
-        finally:
-            transaction.abort()
+        with self.under_way():
+            transaction = self.shard(0).begin_write()
+            try:
+                self.refresh_manifest()
+                write_manifest(self.path, self.manifest.evolve(change(self.manifest.schemas)))
+                self.refresh_manifest()
+            finally:
+                transaction.abort()
 
     # -- its shards ---------------------------------------------------------------------------------
 
@@ -186,7 +223,7 @@ class OpenStore:
 
         with self.lock:
             if self._closed:
-                raise StoreClosedError(f"{self.path} is closed; open it again with Store.open")
+                raise self._closed_error()
             if self._pid != os.getpid():
                 self._begin_in_process()
             shard = self._open_shards.get(number)
@@ -201,13 +238,14 @@ class OpenStore:
         """A shard and a read transaction."""
         from uihkv.environment import page_errors
 
-        shard = self.shard(number)
-        transaction = shard.begin_read()
-        try:
-            with page_errors(shard.path):
-                yield shard, transaction
-        finally:
-            transaction.abort()
+        with self.under_way():
+            shard = self.shard(number)
+            transaction = shard.begin_read()
+            try:
+                with page_errors(shard.path):
+                    yield shard, transaction
+            finally:
+                transaction.abort()
 
     def access(self) -> ShardAccess:
         """The shards, for what rewrites their chunks."""
@@ -225,8 +263,8 @@ class OpenStore:
         """A shard to write to. Its layouts are looked up under its lock: they are those of all that it holds."""
         from uihkv.shard import space_errors
 
-        shard = self.shard(number)
-        with space_errors(self.path):
+        with self.under_way(), space_errors(self.path):
+            shard = self.shard(number)
             transaction = shard.begin_write()
             try:
                 yield self._view(shard, transaction)
@@ -254,9 +292,10 @@ class OpenStore:
 
     def sync(self) -> None:
         """Make durable all that was committed until now, by any handle and process."""
-        for number in range(self.shards):
-            self.shard(number).sync()
-        self._unsynced.clear()
+        with self.under_way():
+            for number in range(self.shards):
+                self.shard(number).sync()
+            self._unsynced.clear()
 
     # -- what its shards share ----------------------------------------------------------------------
 

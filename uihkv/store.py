@@ -656,8 +656,8 @@ class Store:
         from uihkv.copies import copy_shards
         from uihkv.shard import space_errors
 
-        shards = [self._open.shard(number) for number in range(self.shards)]
-        with new_parents(target), built_aside(target) as aside, ExitStack() as reading:
+        with self._open.under_way(), new_parents(target), built_aside(target) as aside, ExitStack() as reading:
+            shards = [self._open.shard(number) for number in range(self.shards)]
             with ExitStack() as held:
                 for shard in shards:
                     if shard.writable:

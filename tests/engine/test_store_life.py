@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from uihkv import (
     SchemaError,
     Store,
     StoreClosedError,
+    environment,
 )
 
 SCHEMA = Schema([Column("item_id", "int64")])
@@ -198,10 +200,17 @@ def test_an_inherited_store_opens_itself_after_fork(store: Store) -> None:
     assert items(store) == list(range(13))
 
 
-@pytest.mark.parametrize("ending", ["exit", "killed"])
-def test_a_snapshot_keeps_its_pages_whatever_a_forked_child_does(store: Store, ending: str) -> None:
+@pytest.mark.parametrize(("ending", "name"), [("exit", "store"), ("killed", "store"), ("exit", "a b\u2028c\x85d")])
+def test_a_snapshot_keeps_its_pages_whatever_a_forked_child_does(store: Store, ending: str, name: str) -> None:
     """The child's writes would overwrite the tails that the parent's snapshot has not read yet, were it forgotten."""
     users = 200
+    store.close()
+    store.path.rename(store.path.with_name(name))
+    with Store.open(store.path.with_name(name)) as moved:
+        _check_pages_beside_a_child(moved, users, ending)
+
+
+def _check_pages_beside_a_child(store: Store, users: int, ending: str) -> None:
     store.append(batch(users, 3), backfill=True)
     with store.snapshot() as snapshot:
         child = os.fork()
@@ -329,3 +338,46 @@ def test_a_read_since_a_version_leaves_older_events_out(tmp_path: Path) -> None:
                     snapshot.read(pointers, since=since)
             with pytest.raises(SchemaError, match="since goes with"):
                 snapshot.read(pointers, Projection(max_age=3), since=[0] * 4)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_closing_waits_for_what_other_threads_are_at(tmp_path: Path, shards: int) -> None:
+    with Store.create(tmp_path / "busy", SCHEMA, shards=shards) as store:
+        ends: list[BaseException] = []
+        rounds = [0, 0]
+
+        def append() -> None:
+            store.append(batch(300, 2, first=2 * rounds[0]), backfill=True)
+
+        def look() -> None:
+            store.stats()
+
+        def go_on(number: int, work: Callable[[], None]) -> None:
+            try:
+                while True:
+                    work()
+                    rounds[number] += 1
+            except BaseException as error:
+                ends.append(error)
+
+        threads = [threading.Thread(target=go_on, args=task, daemon=True) for task in enumerate((append, look))]
+        for thread in threads:
+            thread.start()
+        while min(rounds) < 2:
+            time.sleep(0.001)
+        store.close()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+    assert [type(error) for error in ends] == [StoreClosedError] * 2
+    with Store.open(tmp_path / "busy") as again:
+        assert items(again, 299) == list(range(2 * rounds[0]))
+
+
+def test_many_shards_share_the_address_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process has 128 TiB of it, which 2,048 shards would use up if each took as much as one of a few does."""
+    monkeypatch.setattr(environment, "STORE_MAP_BYTES", 32 << 20)
+    with Store.create(tmp_path / "s", SCHEMA, shards=8) as store:
+        store.append(batch(500, 2), backfill=True)
+        assert [store._open.shard(number).map_bytes() for number in range(8)] == [4 << 20] * 8
+        assert items(store, 499) == [0, 1]
