@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uihkv.dtypes import BFLOAT16, CODED, NUMBERS, STRING, bfloat16_to_float32, default_bytes, element_type
+from uihkv.dtypes import (
+    BFLOAT16,
+    CODED,
+    NUMBERS,
+    STRING,
+    bfloat16_to_float32,
+    default_bytes,
+    element_type,
+    float32_to_bfloat16,
+)
 from uihkv.errors import SchemaError
 from uihkv.schema import TS, VISIBLE_AT, Schema
 
@@ -143,8 +152,8 @@ class Test:
         kind = self.dtype.kind
         if kind == "b" and isinstance(value, bool):
             return int(value)
-        if kind == "f" and not isinstance(value, bool):
-            return float(value)
+        if kind == "f" and isinstance(value, int | float) and not isinstance(value, bool):
+            return self._nearest(value)
         if kind in "iu" and isinstance(value, int) and not isinstance(value, bool):
             info: np.iinfo[Any] = np.iinfo(self.dtype)
             if info.min <= value <= info.max:
@@ -154,6 +163,22 @@ class Test:
                 f"{info.max}"
             )
         raise SchemaError(f"where[{self.column!r}] holds {value!r}; the column is {self.dtype}")
+
+    def _nearest(self, value: int | float) -> Any:
+        """The number as the column holds it; one that lies past the type's range stays what it is.
+
+        An event that was stored as 0.3 is one of 0.3, though float32 holds another number than float64 then.
+        """
+        try:
+            number = float(value)
+        except OverflowError:
+            raise SchemaError(f"where[{self.column!r}] holds {value}, more than any float") from None
+        with np.errstate(over="ignore"):
+            held = self.dtype.type(number)
+            if self._halved:
+                held = bfloat16_to_float32(float32_to_bfloat16(np.array([held], np.float32)))[0]
+        # Of numpy's own type it is compared in float64: a plain one would become an infinity beside the values.
+        return float(held) if np.isinf(held) == math.isinf(number) else np.float64(number)
 
     def accepts(self, values: Array, offsets: NDArray[np.int64] | None = None) -> Bools:
         """Which of these values of the column, in its type in memory, are accepted: bool[n].

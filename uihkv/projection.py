@@ -29,7 +29,8 @@ class Projection:
             of the schema.
         max_len: most events a read gives for one pointer; None: all events of the prefix.
         where: accepted values by column: a set of them, or a pair ``(low, high)``, both ends inclusive, None: open;
-            as in ``{"action": {1, 2}, "dwell": (3.0, None)}``. An event passes when it meets all of them.
+            as in ``{"action": {1, 2}, "dwell": (3.0, None)}``. An event passes when it meets all of them. For a column
+            of floats, a value stands for the nearest that its type holds.
         max_age: oldest ``ts`` that passes, in the time unit, measured back from the example's ``as_of`` where the read
             is given one, else from the pointer's ``last_ts``; both ends inclusive.
         sample: draw from long histories, after all else; needs ``max_len``.

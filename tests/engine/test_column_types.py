@@ -257,3 +257,21 @@ def test_a_schema_file_names_the_new_types(tmp_path: Path) -> None:
         ("string", "web"), ("bytes", None), ("bfloat16", None),
     ]  # fmt: skip
     assert Schema.from_description(schema.describe()) == schema
+
+
+@pytest.mark.parametrize("chunk_events", [8, 400])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+def test_a_condition_takes_a_number_as_the_column_holds_it(tmp_path: Path, dtype: str, chunk_events: int) -> None:
+    """However chunks cut the events: zones hold float64, in which 0.3 is another number."""
+    stored = bits([0.30078125] * 400) if dtype == "bfloat16" else np.full(400, 0.3, dtype)
+    schema = Schema([Column("a", dtype)])
+    with Store.create(tmp_path / "s", schema, shards=1, chunk_events=chunk_events) as store:
+        append(store, 400, a=stored)
+        for wanted in ({0.3}, (0.3, 0.3), (None, 0.3), (0.3, None), (-1e300, 1e300)):
+            assert len(read(store, columns=["ts"], where={"a": wanted}).values("ts")) == 400
+        for wanted in ({0.31, 1e300}, (None, 0.29), (0.31, None), (1e300, None), (None, -1e300)):
+            assert len(read(store, columns=["ts"], where={"a": wanted}).values("ts")) == 0
+        with pytest.raises(SchemaError, match="more than any float"):
+            read(store, where={"a": {10**400}})
+        with pytest.raises(SchemaError, match=r"holds '0\.3'; the column is float"):
+            read(store, where={"a": {"0.3"}})
