@@ -46,6 +46,8 @@ def parse_array(name: str, values: ArrayLike) -> Array:
         array = np.asarray(values)
     except ValueError as error:
         raise SchemaError(f"column {name!r} is not rectangular ({error}); pad its lists to one length") from error
+    except (TypeError, RuntimeError) as error:  # of a tensor that has a gradient, or a type that numpy lacks
+        raise SchemaError(f"column {name!r} is a {type(values).__name__} that is no array here ({error})") from error
     if array.ndim == 0:
         raise SchemaError(f"column {name!r} is a single value; an array with one row an example is expected")
     if array.dtype.newbyteorder("=").name not in _DTYPES:

@@ -185,12 +185,13 @@ def _parse_time(name: str, values: Any, n: int) -> Int64s:
 def _parse_fixed(column: Column, name: str, values: Any, n: int | None) -> Array:
     if _is_arrow(values):
         values = _arrow_to_numpy(column, name, _from_arrow(name, values))
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise SchemaError(f"column {name!r}: some values are masked; fill or drop them")
+    _check_unmasked(name, [values])
     try:
         array = np.asarray(values)
     except ValueError as error:
         raise SchemaError(f"column {name!r}: rows of unequal shape ({error})") from None
+    except (TypeError, RuntimeError) as error:  # of a tensor of another device, of a type that numpy lacks, and so on
+        raise SchemaError(f"column {name!r}: {type(values).__name__} given that is no array here ({error})") from None
     shape = column.shape
     if array.ndim == 0 or array.shape[1:] != shape or (n is not None and len(array) != n):
         expected = f"({'n' if n is None else n}, {', '.join(map(str, shape))})".replace(", )", ",)")
@@ -199,6 +200,11 @@ def _parse_fixed(column: Column, name: str, values: Any, n: int | None) -> Array
             "have one row an event"
         )
     return _cast_column(column, array, name)
+
+
+def _check_unmasked(name: str, arrays: Iterable[Any]) -> None:
+    if any(isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array) for array in arrays):
+        raise SchemaError(f"column {name!r}: some values are masked; fill or drop them")
 
 
 def _arrow_to_numpy(column: Column, name: str, values: Any) -> Array:
@@ -242,6 +248,7 @@ def _parse_ragged(column: Column, values: Any, n: int) -> tuple[Array, Int64s]:
         offsets = offsets - offsets[0]
         flat = _from_arrow(name, values.flatten()).to_numpy(zero_copy_only=False)
     elif isinstance(values, tuple) and len(values) == 2 and not np.isscalar(values[0]):
+        _check_unmasked(name, values)
         flat, given = np.asarray(values[0]), np.asarray(values[1])
         if given.dtype.kind not in "iu" or given.ndim != 1 or len(given) == 0:
             raise SchemaError(f"column {name!r}: offsets are a flat array of n + 1 integers")
@@ -266,9 +273,11 @@ def _parse_ragged(column: Column, values: Any, n: int) -> tuple[Array, Int64s]:
 def _concatenate_lists(column: Column, values: Iterable[Any]) -> tuple[Int64s, Array]:
     """The one place where a Python object a row is taken: lists of lists have no faster form."""
     try:
+        values = list(values)
         parts = [np.asarray(part) for part in values]
     except (TypeError, ValueError) as error:
         raise SchemaError(f"column {column.name!r}: not a list of flat lists ({error})") from None
+    _check_unmasked(column.name, values)
     for row, part in enumerate(parts):
         if part.ndim != 1:
             raise SchemaError(f"column {column.name!r}: row {row} is not a flat list")

@@ -378,5 +378,5 @@ def _ranges(low: Int64s, high: Int64s) -> Int64s:
 
 def _one_array(column: Any) -> Any:
     if isinstance(column, pa.ChunkedArray):
-        return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+        return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     return column

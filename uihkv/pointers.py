@@ -37,6 +37,8 @@ def as_int64(values: ArrayLike, name: str) -> Int64s:
         array = np.asarray(values)
     except ValueError:
         raise PointerError(f"{name} has rows of unequal shape; a flat array of integers is expected") from None
+    except (TypeError, RuntimeError) as error:  # of a tensor of another device, for instance
+        raise PointerError(f"{name} is a {type(values).__name__} that is no array here ({error})") from None
     if array.ndim == 0:
         array = array.reshape(1)
     if array.ndim != 1:
@@ -45,7 +47,7 @@ def as_int64(values: ArrayLike, name: str) -> Int64s:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise PointerError(f"{name} has dtype {array.dtype}; integers are expected")
-    if array.dtype == np.uint64 and int(array.max()) > np.iinfo(np.int64).max:
+    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
         raise PointerError(f"{name} holds {int(array.max())}, more than int64 can")
     return np.ascontiguousarray(array, dtype=np.int64)
 

@@ -193,6 +193,14 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
         {"item_id": np.ma.masked_array([1, 2, 3], [False, True, False])},
         "column 'item_id': some values are masked; fill or drop them",
     ),
+    "masked values in a list": (
+        {"tags": [[1], np.ma.masked_array([1, 2], [False, True]), []]},
+        "column 'tags': some values are masked; fill or drop them",
+    ),
+    "masked values of all lists": (
+        {"tags": (np.ma.masked_array([1, 2], [False, True]), np.array([0, 1, 2, 2]))},
+        "column 'tags': some values are masked; fill or drop them",
+    ),
     "complex numbers": ({"dwell": [1j, 2, 3]}, "column 'dwell': complex128 given, float32 is expected"),
     "None for a list": ({"tags": [[1], None, [2]]}, "column 'tags': row 1 is not a flat list"),
     "bools among integers": ({"tags": [[True], [2], []]}, "column 'tags': some lists are of bools and some are not"),
@@ -378,6 +386,7 @@ BAD_CALLS: dict[str, tuple[type[Exception], Any, str]] = {
     "a pair for pointers": (PointerError, lambda s: s.read(([1], [1])), "tuple given; Pointers are expected"),
     "users of text": (PointerError, lambda s: s.head(["a"]), "given are string, this store's are int64"),
     "users of floats": (PointerError, lambda s: s.head([1.0]), "user_ids has dtype float64; integers are expected"),
+    "users past int64": (PointerError, lambda s: s.head(np.array([2**63], ">u8")), "holds 9223372036854775808, more"),
     "users in a table": (PointerError, lambda s: s.head([[1], [2]]), r"user_ids has shape \(2, 1\); a flat array"),
     "ragged users": (PointerError, lambda s: s.head([[1], [2, 3]]), "user_ids has rows of unequal shape; a flat array"),
     "moments of floats": (PointerError, lambda s: s.resolve([1], [5.0]), "as_of has dtype float64; integers are"),

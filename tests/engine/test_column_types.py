@@ -233,7 +233,12 @@ def test_bfloat16_takes_exact_floats_and_bit_patterns(tmp_path: Path, dtype: str
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([1.0, 1.0, 1.001, 1.0, 1.0], "row 2"), (np.full(5, 1e39), "row 0"), ([1, 2, 3, 4, 5], "int64 given")],
+    [
+        ([1.0, 1.0, 1.001, 1.0, 1.0], "row 2"),
+        (np.full(5, 1e39), "row 0"),
+        ([1, 2, 3, 4, 5], "int64 given"),
+        (torch.ones(5, dtype=torch.bfloat16), "Tensor given"),
+    ],
 )
 def test_bfloat16_refuses_what_would_change(tmp_path: Path, values: Any, words: str) -> None:
     with store_of(tmp_path, Column("a", "bfloat16")) as store, pytest.raises(SchemaError, match=words):

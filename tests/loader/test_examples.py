@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from loader import ArrayExamples, Examples, ParquetExamples
 from tests.loader.conftest import EXAMPLES, World
@@ -99,6 +100,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"label": np.array([1, None])}, SchemaError, "'label'"),
     ({"label": [[1], [1, 2]]}, SchemaError, "not rectangular"),
     ({"label": 3}, SchemaError, "single value"),
+    ({"label": torch.ones(2, requires_grad=True)}, SchemaError, "Tensor that is no array here"),
     ({"label": np.array([1, 2], "datetime64[s]")}, SchemaError, "'label'"),
     ({"label": np.ma.masked_array([1, 2], [True, False])}, SchemaError, "masked"),
     ({"label": pa.array([1, None])}, SchemaError, "1 nulls"),

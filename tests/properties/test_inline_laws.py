@@ -142,6 +142,8 @@ def test_a_tail_survives_arrow(growing: Growing, tmp_path: Path) -> None:
         }
     )
     assert InlineTail.from_arrow(SCHEMA, nothing).lengths.tolist() == [0, 0]
+    no_rows = pa.Table.from_batches([], schema=nothing.schema)
+    assert len(InlineTail.from_arrow(SCHEMA, no_rows)) == 0
 
 
 def test_a_gap_is_refused(growing: Growing) -> None:
