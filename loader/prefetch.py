@@ -27,6 +27,7 @@ On the CPU there is no transfer: the loader hands the host batch over as it is.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from dataclasses import dataclass
 
@@ -99,6 +100,8 @@ class Transfer:
         self.device = torch.device("cuda", index)
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._copying: deque[tuple[torch.cuda.Event, Batch]] = deque()
+        # A loader that is dropped and never closed: its last copies still read memory that would go with it.
+        weakref.finalize(self, _end_copies, self._stream, self._copying).atexit = False
 
     def send(self, batch: Batch) -> Sent:
         """Start the copy of a host batch. Called in lanes, by several at once."""
@@ -127,9 +130,7 @@ class Transfer:
 
     def close(self) -> None:
         """Wait for copies under way and let go of their batches."""
-        if self._copying:
-            self._stream.synchronize()
-        self._copying.clear()
+        _end_copies(self._stream, self._copying)
 
     def lock_pages(self, memory: Slab) -> bool:
         """Page-lock mapped memory for copies to the device; whether that was granted."""
@@ -142,3 +143,9 @@ class Transfer:
             current.wait_event(sent.arrived)
             sent.batch.record_stream(current)
         return sent.batch
+
+
+def _end_copies(stream: torch.cuda.Stream, copying: deque[tuple[torch.cuda.Event, Batch]]) -> None:
+    if copying:
+        stream.synchronize()
+    copying.clear()

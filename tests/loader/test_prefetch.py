@@ -230,3 +230,24 @@ def test_batches_move_by_hand(world: World) -> None:
     assert moved.to("cuda") is moved
     assert_same_batch(moved.to("cpu"), batch)
     assert torch.equal(moved.history["item_id"].nested().values().cpu(), batch.history["item_id"].values)
+
+
+def test_a_transfer_that_is_dropped_waits_for_its_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, stand-ins: memory that workers would have back, or that is unmapped, may be copied from still."""
+    calls: list[str] = []
+
+    class Stream:
+        def __init__(self, device: Any) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            calls.append("waits")
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    transfer = Transfer(torch.device("cuda:0"))
+    memory = np.zeros(1)
+    weakref.finalize(memory, calls.append, "lets go")
+    transfer._copying.append((None, memory))  # type: ignore[arg-type]
+    del memory, transfer
+    gc.collect()
+    assert calls == ["waits", "lets go"]
