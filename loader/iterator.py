@@ -8,6 +8,7 @@ holds it, as soon as a ``for`` loop over it is left.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -83,6 +84,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         self._passed = passed
         self._receive = receive
         self._over = False
+        self._pid = os.getpid()
         self._finalizer = weakref.finalize(self, pipeline.finalize)
 
     def __iter__(self) -> LoaderIterator:
@@ -96,12 +98,13 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
 
         Raises:
             StopIteration: after the last.
-            LoaderClosedError: when the loader or this iterator was closed before the last.
+            LoaderClosedError: when the loader or this iterator was closed before the last, or in a forked child.
             BaseException: what a stage raised, as itself, with notes that say where.
 
         """
         if self._over:
             raise StopIteration
+        self._check_process()
         ready, start = self._pipeline.ready, time.perf_counter()
         try:
             if _profiler_enabled():
@@ -121,6 +124,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         """As :meth:`__next__`, without blocking the running loop; raises StopAsyncIteration after the last."""
         if self._over:
             raise StopAsyncIteration
+        self._check_process()
         ready, start = self._pipeline.ready, time.perf_counter()
         try:
             return self._hand_over(await self._pipeline.take_async(), ready, start)
@@ -132,6 +136,10 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         except BaseException:
             self.close()
             raise
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():  # its threads are not here: the next batch would never come
+            raise LoaderClosedError("this iterator is of a parent process; make one here with iter(loader)")
 
     def close(self) -> None:
         """End this pass: no thread and no snapshot is left. Closing twice, or after the end, is no error."""

@@ -169,9 +169,6 @@ class Loader:
         self._on_trimmed: Literal["raise", "truncate"] = on_trimmed
         self._dedup = _flag("dedup", dedup)
         self._trace = None if trace is None else Path(trace)
-        if self._num_workers:
-            start = (self._num_workers, store.path, self._tenants, self._dedup, on_trimmed, self._prefetch)
-            self._pools = Pools(lambda lock: WorkerPool(*start, lock))
         self._slabs = SlabPool(self._prefetch + 2)  # for all passes: new memory costs as much as decoding into it
         self._transfer: Transfer | None = None
         self._fingerprint = {
@@ -190,6 +187,12 @@ class Loader:
     def _begin_life(self) -> None:
         self._pipelines: weakref.WeakSet[Pipeline[Place, Sent]] = weakref.WeakSet()
         self._closed = False
+        self._pid = os.getpid()
+        if self._num_workers:
+            start = (
+                self._num_workers, self._store.path, self._tenants, self._dedup, self._on_trimmed, self._prefetch
+            )  # fmt: skip
+            self._pools = Pools(lambda lock: WorkerPool(*start, lock))
 
     # -- what trainers look at ----------------------------------------------------------------------
 
@@ -246,6 +249,8 @@ class Loader:
         """
         if self._closed:
             raise LoaderClosedError("this loader is closed; make a new one")
+        if self._pid != os.getpid():  # threads and workers are the parent's
+            self._begin_life()
         if self._device is not None and self._transfer is None:
             self._transfer = Transfer(self._device)
         if self._pass.begun:

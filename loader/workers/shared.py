@@ -101,6 +101,10 @@ class OwnSlabs:
             self._flags[spare] = 1
         return self._lent(lent)
 
+    def take_back(self, number: int) -> None:
+        """A lent slab in which no answer goes out is free again."""
+        self._flags[number] = 1
+
     def take_made(self) -> dict[int, int]:
         """Descriptors, by number, of the slabs that the loader does not know yet; the caller closes them."""
         made, self._made = self._made, {}
@@ -168,9 +172,10 @@ class MappedSlabs:
     def lease(self, number: int) -> NDArray[Any]:
         """An array over a slab that was lent to an answer; when it dies, the slab is free."""
         lease: Slab = np.frombuffer(self._slabs[number].data, np.uint8)
-        weakref.finalize(lease, _set_free, self._flags, number).atexit = False
+        weakref.finalize(lease, _set_free, self._flags, number, os.getpid()).atexit = False
         return lease
 
 
-def _set_free(flags: Slab, number: int) -> None:
-    flags[number] = 1
+def _set_free(flags: Slab, number: int, pid: int) -> None:
+    if os.getpid() == pid:  # else what dies is a forked child's copy, and the parent still holds its own
+        flags[number] = 1

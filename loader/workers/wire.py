@@ -33,16 +33,19 @@ Place = Callable[[Array], int]
 
 ALIGNMENT = 64
 
+_PATHS = "surrogateescape"
+"""How Python holds bytes of a path that are no UTF-8; they stand in errors too."""
+
 
 def pack(message: Any) -> bytes:
     """A message's bytes."""
-    packed: bytes = msgpack.packb(message, default=_plain)
+    packed: bytes = msgpack.packb(message, default=_plain, unicode_errors=_PATHS)
     return packed
 
 
 def unpack(data: bytes) -> Any:
     """The message in some bytes; lists come as tuples."""
-    return msgpack.unpackb(data, use_list=False, strict_map_key=False)
+    return msgpack.unpackb(data, use_list=False, strict_map_key=False, unicode_errors=_PATHS)
 
 
 def _plain(value: Any) -> Any:

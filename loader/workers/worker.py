@@ -34,7 +34,6 @@ def _answer(reader: LocalReader, slabs: OwnSlabs, told: Any) -> dict[str, Any]:
     """Read for one batch."""
     request = hear_request(told)
     lent = slabs.lend()
-    reading = reader.read(request, None if lent is None else lent[1])
     number, slab = lent or (None, None)
 
     def grow(size: int) -> Slab:
@@ -42,7 +41,13 @@ def _answer(reader: LocalReader, slabs: OwnSlabs, told: Any) -> dict[str, Any]:
         number, slab = slabs.grow(number, size)
         return slab
 
-    answer, _ = place_reading(reading, slab, grow)
+    try:
+        reading = reader.read(request, slab)
+        answer, _ = place_reading(reading, slab, grow)
+    except BaseException:
+        if number is not None:
+            slabs.take_back(number)  # no answer goes out in it, so that nobody else sets it free
+        raise
     return {**answer, "slab": number}
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from loader import ArrayExamples, Loader, SettingError, WorkerError
+from loader import ArrayExamples, Loader, LoaderClosedError, SettingError, WorkerError
+from loader.reading import Request
 from loader.testing import assert_resumes_exactly, assert_same_batch
 from loader.workers import wire
+from loader.workers.pool import WorkerPool
 from tests.loader.conftest import World
 from tests.loader.test_dedup import TENANTS
-from uihkv import Column, PointerError, Projection, Schema, SchemaError, StochasticLength, Store
+from uihkv import Column, PointerError, Pointers, Projection, Schema, SchemaError, StochasticLength, Store
 
 WANTED = Projection(["item_id", "tags"], max_len=4)
 
@@ -134,6 +136,71 @@ def test_an_error_of_a_worker_comes_as_itself_with_its_place(world: World) -> No
         assert f"example 22 (row 2 of the batch): user {columns['user_id'][22]}" in notes
         assert "stage 'read', batch 5 of epoch 0, rank 0" in notes
         assert len(next(iter(loader))) == 4  # the workers are well
+
+
+def test_a_read_that_fails_takes_no_slab_with_it(world: World) -> None:
+    pool = WorkerPool(1, world.store.path, {"history": Projection()}, False, "raise", 2)
+    try:
+        rows = np.arange(50)
+        pointers, _ = world.examples.take(rows)
+        beyond = Pointers(pointers.user_id, pointers.version + 1000)
+        number = pool.begin_pass()
+        pool.ask(number, Request(pointers, None, 0, rows))
+        slabs = pool._workers[0]._slabs._slabs
+        known = len(slabs)
+        for _ in range(known + 2):
+            with pytest.raises(PointerError):
+                pool.ask(number, Request(beyond, None, 0, rows))
+            pool.ask(number, Request(pointers, None, 0, rows))
+        assert len(slabs) == known
+    finally:
+        pool.close()
+
+
+def in_a_forked_child(do: Callable[[], None]) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            do()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_forked_child_has_workers_of_its_own_and_takes_none_of_its_parents_memory(world: World) -> None:
+    whole = list(make(world, num_workers=0))
+    with make(world) as loader:
+        kept = list(loader)
+
+        def read() -> None:
+            kept.clear()
+            gc.collect()
+            for batch, expected in zip(loader, whole, strict=True):
+                assert_same_batch(batch, expected)
+            loader.close()
+
+        in_a_forked_child(read)
+        again = list(loader)
+        for batch, other, expected in zip(kept, again, whole, strict=True):
+            assert_same_batch(batch, expected)
+            assert_same_batch(other, expected)
+        kept.clear()
+        again.clear()
+        del batch, other
+
+
+def test_an_iterator_is_refused_in_a_forked_child(world: World) -> None:
+    def ask() -> None:
+        with pytest.raises(LoaderClosedError, match="parent process"):
+            next(passing)
+
+    with make(world) as loader:
+        passing = iter(loader)
+        next(passing)
+        in_a_forked_child(ask)
+        next(passing)
+        passing.close()
 
 
 @pytest.mark.parametrize("moment", ["before", "during"])
