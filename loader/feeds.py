@@ -175,10 +175,11 @@ class JsonLines(_BlockingFeed):
         if not lines.strip():
             return
         options = None
+        whole = pyarrow.json.ReadOptions(block_size=len(lines))  # a line longer than a block is refused
         if self._schema is not None:
             options = pyarrow.json.ParseOptions(explicit_schema=self._schema, unexpected_field_behavior="error")
         try:
-            table = pyarrow.json.read_json(io.BytesIO(lines), parse_options=options)
+            table = pyarrow.json.read_json(io.BytesIO(lines), whole, options)
             if self._schema is None:
                 self._schema = table.schema
             yield table.select(self._schema.names).cast(self._schema)

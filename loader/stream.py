@@ -54,6 +54,9 @@ from uihkv import Pointers, Projection, Store
 from uihkv.schema import TIME_UNITS
 from uihkv.serving import FreshSnapshots
 
+_PLACES_KEPT = 64
+"""Batches behind the newest whose places are known: another thread may ask for the state meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamPlace(Place):
@@ -77,22 +80,34 @@ class _StreamPlan:
 
     first = 0
 
-    def __init__(self) -> None:
-        self.sizes: list[int] = [0]
+    def __init__(self, consumed: int) -> None:
+        self._consumed = {0: consumed}
+        self._made = 0
         self.ended = False
 
     @property
     def batches(self) -> int:
         """Batches of the whole stream, known at its end."""
-        return len(self.sizes) - 1 if self.ended else sys.maxsize
+        return self._made if self.ended else sys.maxsize
+
+    def add(self, examples: int) -> int:
+        """One batch more, of so many examples; its number."""
+        number = self._made
+        self._consumed[number + 1] = self._consumed[number] + examples
+        self._made += 1
+        return number
+
+    def forget(self, batches: int) -> None:
+        """Places long before the one after this many batches are not asked for any more: a stream may have no end."""
+        self._consumed.pop(batches - _PLACES_KEPT, None)
 
     def rows(self, batch: int) -> NDArray[np.int64]:
         """Not asked of a stream: its places bring their rows."""
         raise NotImplementedError
 
     def position(self, batches: int) -> Position:
-        """Examples of the first so many batches."""
-        return Position(0, self.sizes[batches])
+        """Examples of the first so many batches, the newest that were handed over."""
+        return Position(0, self._consumed[batches])
 
 
 class _StreamMeter(Meter):
@@ -204,8 +219,7 @@ class StreamLoader(Loader):
             self._transfer = Transfer(self._device)
         feed = self._stream.take_feed(self._progress)
         meter = self._new_meter()
-        reading = _Reading(self, feed, meter)
-        reading.plan.sizes[0] = self._begun_at
+        reading = _Reading(self, feed, meter, _StreamPlan(self._begun_at))
         try:
             pipeline: Pipeline[Place, Sent] = Pipeline(
                 reading.places(), reading.make_batch, reading.release, ahead=self._prefetch, workers=self._workers()
@@ -222,6 +236,11 @@ class StreamLoader(Loader):
         """A stream has none; 0 is taken for trainers that always set it."""
         if epoch != 0:
             raise SettingError(f"epoch {epoch!r} set for a stream, which has none")
+
+    def skip(self, batches: int) -> None:
+        """A stream goes on where its feed is started; 0 is taken."""
+        if batches != 0:
+            raise SettingError(f"{batches!r} batches to be skipped of a stream; start its feed behind them")
 
     def state_dict(self) -> dict[str, Any]:
         """How many examples were handed out, and, of a feed with ``state_dict``, where to go on, as plain values.
@@ -296,7 +315,7 @@ class _UnderWay:
 class _Reading:
     """One pass: owns the feed, the snapshots and the thread that looks into the store, until :meth:`release`."""
 
-    def __init__(self, owner: StreamLoader, feed: AsyncIterator[Any], meter: _StreamMeter) -> None:
+    def __init__(self, owner: StreamLoader, feed: AsyncIterator[Any], meter: _StreamMeter, plan: _StreamPlan) -> None:
         store, self._examples, self._rules, self._progress = owner.reading()
         self._owner = owner
         self._feed = feed
@@ -305,7 +324,7 @@ class _Reading:
         self._workers = owner.start_workers()
         self._snapshots = FreshSnapshots(store, self._examples.poll_s)
         self._pool = ThreadPoolExecutor(1, f"{THREAD_NAME}-look")
-        self.plan = _StreamPlan()
+        self.plan = plan
         self.under_way: deque[_UnderWay] = deque()
 
     async def places(self) -> AsyncGenerator[Place]:
@@ -314,10 +333,10 @@ class _Reading:
         admission = Admission(self._feed, parser, self._look, self._rules, self._meter.freshness, self._progress)
         async with aclosing(admission.batches()) as batches:
             async for rows in batches:
-                self.plan.sizes.append(self.plan.sizes[-1] + len(rows))
+                number = self.plan.add(len(rows))
                 self.under_way.append(_UnderWay(rows.arrived_s, self._requested(rows), rows.number))
                 needs_s = self._snapshots.taken_s or 0.0  # of the newest: it has what any before it had
-                yield StreamPlace(0, 0, len(self.plan.sizes) - 2, np.arange(len(rows)), rows, needs_s)
+                yield StreamPlace(0, 0, number, np.arange(len(rows)), rows, needs_s)
         self.plan.ended = True
 
     def _requested(self, rows: ExampleRows) -> NDArray[np.float64] | None:
@@ -357,14 +376,22 @@ class _StreamIterator(LoaderIterator):
     """Also tells the meter how fresh the batch is, and notes its examples as done."""
 
     def __init__(
-        self, pipeline: Any, plan: Any, passed: Pass, receive: Any, under_way: deque[_UnderWay], progress: Progress
+        self,
+        pipeline: Any,
+        plan: _StreamPlan,
+        passed: Pass,
+        receive: Any,
+        under_way: deque[_UnderWay],
+        progress: Progress,
     ) -> None:
         super().__init__(pipeline, plan, passed, receive)
+        self._stream_plan = plan
         self._under_way = under_way
         self._progress = progress
 
     def _hand_over(self, sent: Sent, ready: int, start: float) -> Batch:
         batch = super()._hand_over(sent, ready, start)
+        self._stream_plan.forget(self._next)
         told = self._under_way.popleft()
         meter = self._passed.meter
         assert isinstance(meter, _StreamMeter)  # the loader made it

@@ -323,6 +323,26 @@ def test_json_lines_from_a_pipe(store: Store) -> None:
         check(batch)
 
 
+def test_a_line_may_be_long(store: Store, tmp_path: Path) -> None:
+    wide = np.arange(600_000).reshape(2, -1)
+    given = examples([1, 2], wide=wide)
+    lines = [json.dumps({name: column[row].tolist() for name, column in given.items()}) for row in range(2)]
+    (tmp_path / "lines").write_text("\n".join(lines))
+    with Loader(store, StreamExamples(JsonLines(tmp_path / "lines")), WANTED, batch_size=2) as loader:
+        [batch] = loader
+    assert batch.examples["wide"].tolist() == wide.tolist()
+
+
+def test_a_stream_without_an_end_needs_no_more_memory(store: Store) -> None:
+    feed = feed_of(*[examples([version % 5]) for version in range(300)])
+    with Loader(store, StreamExamples(feed), WANTED, batch_size=1) as loader:
+        passing = iter(loader)
+        for done in range(1, 301):
+            next(passing)
+            assert loader.state_dict()["consumed"] == done
+        assert len(passing._plan._consumed) < 100
+
+
 def test_arrow_from_a_socket(store: Store) -> None:
     ours, theirs = socket.socketpair()
 
@@ -430,6 +450,8 @@ def test_a_stream_is_read_once_and_has_no_epochs(store: Store) -> None:
         len(loader)
     with pytest.raises(SettingError, match="epoch"):
         loader.set_epoch(1)
+    with pytest.raises(SettingError, match="1 batches to be skipped of a stream"):
+        loader.skip(1)
     with pytest.raises(StateError, match="being read"):
         loader.load_state_dict(loader.state_dict())
     with pytest.raises(StateError, match="cannot be wound"):
