@@ -240,7 +240,7 @@ class BudgetEpochs:
             first = max(0, first - 1)
             steps = steps[:first] + self._steps(order, position.consumed)
         deal = self._events if self._balance and cuts.world_size > 1 else None
-        return BudgetPlan(cuts, order, deal, self._max_events, position.epoch, first, steps)
+        return BudgetPlan(cuts, order, deal, self._max_events, position.epoch, first, steps, position.consumed)
 
     def _steps(self, order: Int64s, start: int) -> list[list[int]]:
         """The cuts of each step from a place on: ``world_size + 1`` places of the order."""
@@ -280,6 +280,7 @@ class BudgetPlan:
     epoch: int
     first: int
     steps: list[list[int]]
+    begun: int
 
     @property
     def batches(self) -> int:
@@ -302,7 +303,8 @@ class BudgetPlan:
         """The place after this many batches."""
         last = self.steps[-1][-1] if self.steps else 0
         place = self.steps[batches][0] if batches < len(self.steps) else last
-        return Position(self.epoch, min(place, self.cuts.examples))
+        # Where the pass began is no end of a step when other ranks had come so far and too few examples are left.
+        return Position(self.epoch, max(self.begun, min(place, self.cuts.examples)))
 
 
 def uneven_error(left: int, ranks: int) -> SettingError:

@@ -135,6 +135,15 @@ def test_an_example_above_the_budget_is_refused_by_name(world: World) -> None:
         make(world, max_events=4)
 
 
+def test_a_place_stays_where_more_ranks_find_too_few_examples_behind_it(world: World) -> None:
+    state = make(world, max_events=40).state_dict() | {"consumed": EXAMPLES - 3}
+    eight = make(world, batch_size=1, max_events=5, rank=0, world_size=8)
+    eight.load_state_dict(state)
+    assert list(eight) == []
+    eight.skip(0)
+    assert eight.state_dict()["consumed"] == EXAMPLES - 3
+
+
 @pytest.mark.parametrize("options", [{"max_events": 23}, {"max_events": 23, "drop_last": True, "affinity_window": 20}])
 def test_budgeted_batches_resume_at_every_place_twice(world: World, options: dict[str, Any]) -> None:
     assert_resumes_exactly(lambda: make(world, **options))
