@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from uihkv.cli.arguments import Json, StorePath
+
 if TYPE_CHECKING:
     from loader.loader import Loader
     from loader.stats import LoaderStats
 
 
 def bench(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The store.", show_default=False)],
+    store: StorePath,
     examples: Annotated[
         Path, typer.Argument(metavar="EXAMPLES", help="A Parquet file with pointers, or a folder.", show_default=False)
     ],
-    max_len: Annotated[int, typer.Option(min=1, help="Most events of each history.")] = 1024,
+    max_len: Annotated[int, typer.Option(min=1, metavar="N", help="Most events of each history.")] = 1024,
     columns: Annotated[str, typer.Option(metavar="NAMES", help="Columns, with commas; all when empty.")] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a batch.")] = 256,
-    num_workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: threads of this one.")] = 0,
-    prefetch: Annotated[int, typer.Option(min=1, help="Batches made ahead.")] = 4,
-    dedup: Annotated[bool, typer.Option("--dedup", metavar="", help="Hold shared events once.")] = False,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each way.")] = 5.0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Examples a batch.")] = 256,
+    num_workers: Annotated[int, typer.Option(min=0, metavar="N", help="Worker processes; 0: threads of this one.")] = 0,
+    prefetch: Annotated[int, typer.Option(min=1, metavar="N", help="Batches made ahead.")] = 4,
+    dedup: Annotated[bool, typer.Option("--dedup", help="Hold shared events once.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="How long to measure each way.")] = 5.0,
+    json: Json = False,
 ) -> None:
     """Say what this machine can feed, and which stage limits.
 

@@ -40,8 +40,9 @@ def vacant_path(path: str | os.PathLike[str]) -> Path:
     """A path where a store may be put."""
     target = as_path(path)
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
-        what = "a store is there" if (target / MANIFEST_NAME).exists() else "something is there"
-        raise StoreExistsError(f"{target}: {what}; open it with Store.open, or choose another path")
+        is_store = (target / MANIFEST_NAME).exists()
+        what = "a store is there already; open that one, or" if is_store else "something is there that is no store;"
+        raise StoreExistsError(f"{target}: {what} choose another path")
     return target
 
 

@@ -284,7 +284,8 @@ class Schema:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SchemaError(f"cannot read the schema file {path}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise SchemaError(f"cannot read the schema file {path}: {reason}") from error
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:

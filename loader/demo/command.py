@@ -11,18 +11,23 @@ from typing import Annotated
 
 import typer
 
+from uihkv.cli.arguments import Json
+
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for store, examples and picture: new, empty, or an earlier demo's.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder for store, examples and picture: new, empty, or an earlier demo's."
+        ),
     ] = Path("demo-out"),
-    every: Annotated[int, typer.Option(min=1, help="An example for every so many events.")] = 8,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training examples.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and negatives.")] = 0,
+    every: Annotated[int, typer.Option(min=1, metavar="K", help="An example for every so many events.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the training examples.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of weights, order and negatives.")] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="The log's first tenth only: a look in seconds, poor metrics.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Train two models from versioned pointers, and weigh fat rows against them.
 

@@ -58,6 +58,7 @@ def test_help_fits_80_columns(name: str) -> None:
     told = CliRunner().invoke(app, [name, "--help"])
     assert told.exit_code == 0
     assert all(len(line) <= 80 for line in told.output.splitlines())
+    assert "--json" in told.output and "<bool>" not in told.output  # flags are shown by their names alone
 
 
 def test_the_format_page_has_the_tables_of_the_code() -> None:

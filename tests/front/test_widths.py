@@ -53,3 +53,15 @@ def test_tables_fit_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "import-git",
         "import-fatrows",
     }  # their answers are as resolve's and import's
+
+
+def test_a_title_takes_the_outputs_width_and_a_name_is_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("schema.toml").write_text('[columns]\nitem_id = "int64"\n')
+    name = "[red]a store of a name that is longer than its table"
+    made = CliRunner().invoke(app, ["create", name, "--schema", "schema.toml", "--shards", "1"])
+    assert made.exit_code == 0 and name in " ".join(made.output.split()), made.output
+    told = CliRunner().invoke(app, ["stats", name])
+    assert told.output.splitlines()[0] == name

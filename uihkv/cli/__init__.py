@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from uihkv.cli.endings import CommandError, ending
 
@@ -50,7 +50,22 @@ for _name, _function in {"import": "import_", "import-git": "import_git", "impor
     BUILT_IN[_name] = EntryPoint(_name, f"uihkv.cli.imports:{_function}", GROUP)
 
 
-class _Commands(TyperGroup):
+class _Flags:
+    """Flags are shown by their names alone; typer would add ``<bool>`` to each."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class _Command(_Flags, TyperCommand):
+    """A command of its own."""
+
+
+class _Commands(_Flags, TyperGroup):
     """The commands by name, each loaded when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -88,7 +103,7 @@ def load_command(entry: EntryPoint) -> Any:
 
         function.__doc__ = f"Not available: {reason}."
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command(entry.name, help=escape(cleandoc(function.__doc__ or "")))(function)
+    app.command(entry.name, cls=_Command, help=escape(cleandoc(function.__doc__ or "")))(function)
     return typer.main.get_command(app)
 
 

@@ -9,4 +9,4 @@ import typer
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.", show_default=False)]
 
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object, for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]

@@ -22,11 +22,9 @@ def compact(
         float, typer.Option(min=0, max=1, metavar="SHARE", help="A chunk filled less than this is small.")
     ] = 0.5,
     keep_schemas: Annotated[
-        bool, typer.Option("--keep-schemas", metavar="", help="Leave chunks of older schemas as they are.")
+        bool, typer.Option("--keep-schemas", help="Leave chunks of older schemas as they are.")
     ] = False,
-    seal: Annotated[
-        bool, typer.Option("--seal", metavar="", help="First turn all tails into chunks, however short.")
-    ] = False,
+    seal: Annotated[bool, typer.Option("--seal", help="First turn all tails into chunks, however short.")] = False,
     json: Json = False,
 ) -> None:
     """Merge small chunks, and write those of older schemas anew.

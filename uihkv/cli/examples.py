@@ -35,9 +35,9 @@ def examples(
         str | None, typer.Option(metavar="T1[,T2]", help="Train before T1, test from the last T on.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", metavar="", help="Leave out what became visible with the event itself.")
+        bool, typer.Option("--strict", help="Leave out what became visible with the event itself.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", metavar="", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     json: Json = False,
 ) -> None:
     """Make examples of events: each with all that came before it.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from uihkv.cli.arguments import Json, StorePath
-from uihkv.cli.ingest import parse_rename
+from uihkv.cli.ingest import parse_names
 from uihkv.cli.output import Update, fact_table, print_json, print_table, progress_bar
 from uihkv.importers import FORMATS, ImportProgress, ImportResult, import_log
 from uihkv.importers.storing import BATCH_ROWS, holds_something
@@ -84,7 +84,7 @@ def import_(
 
     Example: uihkv import movielens store ml-32m/ratings.csv --source ml
     """
-    options: dict[str, Any] = {"rename": _parse_names(rename), "time": time, "visible_at": visible_at}
+    options: dict[str, Any] = {"rename": parse_names(rename, "--rename"), "time": time, "visible_at": visible_at}
     options = {name: value for name, value in options.items() if value}
     if format.value == "jsonl":
         options["columns"] = _find_schema(store, schema)
@@ -105,7 +105,7 @@ def import_git(
         str, typer.Option(metavar="REV", help="What git log begins from: a branch, a tag, a commit.")
     ] = "HEAD",
     names: Annotated[
-        bool, typer.Option("--names", metavar="", help="Store addresses and paths as strings, not as numbers.")
+        bool, typer.Option("--names", help="Store addresses and paths as strings, not as numbers.")
     ] = False,
     shards: Shards = 16,
     source: Source = None,
@@ -158,7 +158,7 @@ def import_fat_rows(
         OnBad, typer.Option(help="Refuse all for rows that contradict others, or skip and count them.")
     ] = OnBad.raise_,
     shards: Annotated[int, typer.Option(min=1, max=MAX_SHARDS, metavar="N", help="Of the store.")] = 16,
-    force: Annotated[bool, typer.Option("--force", metavar="", help="Replace the output if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it is there.")] = False,
     json: Json = False,
 ) -> None:
     """Turn fat rows into a store and slim examples, and verify them.
@@ -185,9 +185,9 @@ def import_fat_rows(
             bar(round(BAR_STEPS * share), BAR_STEPS, doing[at.stage])
 
         result = import_fat_rows(
-            paths, store, output, user_id=user_id, asked=asked, history=_parse_names(history) or None, prefix=prefix,
-            max_len=max_len, time_unit=time_unit, on_conflict=on_conflict.value, shards=shards, force=force,
-            progress=report,
+            paths, store, output, user_id=user_id, asked=asked, history=parse_names(history, "--history") or None,
+            prefix=prefix, max_len=max_len, time_unit=time_unit, on_conflict=on_conflict.value, shards=shards,
+            force=force, progress=report,
         )  # fmt: skip
     facts = {**result.describe(), "store": store, "output": output}
     if json:
@@ -217,13 +217,6 @@ def _print_result(store: Path, result: ImportResult, json: bool) -> None:
     if not result.skipped:
         del facts["first_skipped"]
     print_table(fact_table(f"imported into {store}", facts))
-
-
-def _parse_names(pairs: list[str] | None) -> dict[str, str]:
-    names = dict(parse_rename(pair) for pair in pairs or [])
-    if len(names) != len(pairs or []):
-        raise typer.BadParameter("a field is renamed twice", param_hint="--rename")
-    return names
 
 
 def _find_schema(store: Path, file: Path | None) -> Schema:

@@ -83,9 +83,7 @@ def ingest(
     Examples: uihkv ingest store events.parquet --source clicks
               uihkv ingest store log/ --schema schema.toml --processes 8
     """
-    names = dict(parse_rename(pair) for pair in rename or [])
-    if len(names) != len(rename or []):
-        raise typer.BadParameter("a column is renamed twice", param_hint="--rename")
+    names = parse_names(rename, "--rename")
     from uihkv.ingest import IngestProgress
     from uihkv.ingest import ingest as ingest_files
 
@@ -115,9 +113,14 @@ def _open(path: Path, schema: Path | None, shards: int | None) -> AbstractContex
     return Store.build(path, Schema.from_toml(schema), 16 if shards is None else shards)
 
 
-def parse_rename(pair: str) -> tuple[str, str]:
-    """``author=user_id`` as the two names."""
-    given, equals, name = pair.partition("=")
-    if not (given and equals and name):
-        raise typer.BadParameter(f"{pair!r} is not FILE_NAME=STORE_NAME", param_hint="--rename")
-    return given, name
+def parse_names(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """``author=user_id``, … of an option as names by names."""
+    names: dict[str, str] = {}
+    for pair in pairs or []:
+        given, equals, name = pair.partition("=")
+        if not (given and equals and name):
+            raise typer.BadParameter(f"{pair!r} is not GIVEN=NAME, as in author=user_id", param_hint=option)
+        if given in names:
+            raise typer.BadParameter(f"{given!r} is given two names", param_hint=option)
+        names[given] = name
+    return names

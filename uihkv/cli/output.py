@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
@@ -33,8 +34,12 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(table: Table) -> None:
-    """Print a table."""
-    Console(highlight=False).print(table)
+    """Print a table under its title, which may take the output's width, however narrow the table is."""
+    console = Console(highlight=False, markup=False)  # names of files and columns are no markup
+    if table.title is not None:
+        console.print(Text(str(table.title), style="table.title"), overflow="fold")
+        table.title = None
+    console.print(table)
 
 
 def fits(table: Table) -> bool:

@@ -38,7 +38,7 @@ def resolve(
     on_trimmed: Annotated[
         OnTrimmed, typer.Option(help="Where trimmed events would tell the version: fail, or take the oldest kept.")
     ] = OnTrimmed.error,
-    force: Annotated[bool, typer.Option("--force", metavar="", help="Replace the output if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it is there.")] = False,
     json: Json = False,
 ) -> None:
     """Give every example a pointer to the history that its request saw.

@@ -21,9 +21,9 @@ def slim(
         Path, typer.Option("--output", "-o", metavar="FILE", help="The slim examples.", show_default=False)
     ],
     keep_pending: Annotated[
-        bool, typer.Option("--keep-pending", metavar="", help="Keep tails that the store does not have yet.")
+        bool, typer.Option("--keep-pending", help="Keep tails that the store does not have yet.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", metavar="", help="Replace the output if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it is there.")] = False,
     json: Json = False,
 ) -> None:
     """Take inline tails out of examples, once the store has their events.

@@ -17,7 +17,7 @@ from uihkv.maintenance import StorageDetails
 def stats(
     store: StorePath,
     details: Annotated[
-        bool, typer.Option("--details", metavar="", help="Also where every byte goes; reads every chunk's header.")
+        bool, typer.Option("--details", help="Also where every byte goes; reads every chunk's header.")
     ] = False,
     plot: Annotated[
         Path | None,

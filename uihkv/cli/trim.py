@@ -14,12 +14,12 @@ from uihkv.cli.users import parse_user
 
 def trim(
     store: StorePath,
-    user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Whose events.", show_default=False)] = None,
+    user: Annotated[str | None, typer.Argument(metavar="USER", help="Whose events.", show_default=False)] = None,
     before: Annotated[
         int | None, typer.Option(min=0, metavar="V", help="Keep this user's events from version V on, not none.")
     ] = None,
     erase: Annotated[
-        bool, typer.Option("--erase", metavar="", help="Take all events, and forget the name of a string id.")
+        bool, typer.Option("--erase", help="Take all events, and forget the name of a string id.")
     ] = False,
     visible_before: Annotated[
         int | None,

@@ -19,7 +19,7 @@ SHOWN = 20
 def verify(
     store: StorePath,
     repair: Annotated[
-        bool, typer.Option("--repair", metavar="", help="Make right what can be derived from what is there.")
+        bool, typer.Option("--repair", help="Make right what can be derived from what is there.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -59,7 +59,7 @@ def list_files(paths: str | PathLike[str] | Iterable[str | PathLike[str]], forma
         elif path.exists():
             files.append(path)
         else:
-            raise FormatError(f"{path} does not exist; give an event file or a folder of them")
+            raise FormatError(f"{path} does not exist; give a file or a folder of them")
     if not files:
         raise FormatError("no files given; give one event file or more, or a folder of them")
     return files
@@ -94,4 +94,6 @@ def _tell_format(path: Path) -> Format:
         return "parquet"
     if begin.startswith(arrow.MAGIC):
         return "arrow"
-    raise FormatError(f"{path}: neither its name nor its first bytes tell its format; give format, one of {FORMATS}")
+    raise FormatError(
+        f"{path}: neither its name nor its first bytes tell its format; give format, one of {', '.join(FORMATS)}"
+    )
