@@ -14,8 +14,10 @@ import pytest
 from loader import Loader, StreamExamples
 from uihkv import Projection, Store
 
-pytest.importorskip("aiokafka", reason="aiokafka is not installed: pip install uihkv[kafka]")
-confluent = pytest.importorskip("confluent_kafka", reason="confluent-kafka, which brings a broker, is not installed")
+pytest.importorskip("aiokafka", reason="aiokafka is not installed: pip install -e '.[dev]'")
+confluent = pytest.importorskip(
+    "confluent_kafka", reason="confluent-kafka, which brings a broker, is not installed: pip install -e '.[dev]'"
+)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SETTINGS: dict[str, Any] = {"projection": Projection(["item_id"], max_len=8), "batch_size": 16}
