@@ -56,7 +56,7 @@ $(VENV)/.docs: $(STAMP)
 	@touch $@
 
 docs: $(VENV)/.docs ## the pages, in site/; any warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## take the environment and all outputs away
 	rm -rf $(VENV) $(BENCH_VENV) demo-out perf/out site

@@ -100,7 +100,7 @@ SESSIONS = (
     Session(
         "bench",
         (),
-        "On two idle cores, over what `uihkv demo --quick` made.",
+        "On a virtual machine of two cores, over what `uihkv demo --quick` made.",
     ),
     Session("demo", (), "From an installed wheel, outside of the repository.", pictures=("demo.svg",)),
 )

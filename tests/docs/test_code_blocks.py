@@ -1,9 +1,9 @@
 """Every code block of README.md and docs/ runs, in order, a page in a folder of its own.
 
 Blocks of ``python`` of a page share a namespace. In blocks without a language, ``$ uihkv …`` is run by the command
-line, and must end well; what stands behind ``$ cat FILE`` is written to that file. A comment ``<!-- setup`` holds
-Python that a reader need not see, ``<!-- needs: LIBRARY -->`` and ``<!-- not run: WHY -->`` stand before a block that
-is run only where the library is, or not at all.
+line, and must end well; what stands behind ``$ cat > FILE <<END`` is written to that file. A comment ``<!-- setup``
+holds Python that a reader need not see, ``<!-- needs: LIBRARY -->`` and ``<!-- not run: WHY -->`` stand before a block
+that is run only where the library is, or not at all.
 """
 
 from __future__ import annotations
@@ -36,19 +36,10 @@ PARTS = re.compile(
 )
 
 README_SETUP = """
-import numpy as np, pyarrow as pa, pyarrow.parquet as pq
-rng = np.random.default_rng(0)
-n = 400
-ts = np.arange(n) * 1_000
-pq.write_table(pa.table({
-    "user_id": rng.integers(0, 9, n), "ts": ts, "arrived_at": ts + 5, "item_id": rng.integers(0, 99, n),
-    "kind": pa.array(rng.integers(0, 3, n), pa.uint16()), "added": pa.array(rng.integers(0, 50, n), pa.int32()),
-    "deleted": pa.array(rng.integers(0, 50, n), pa.int32()), "binary": pa.array(rng.integers(0, 2, n), pa.uint8()),
-}), "events.parquet")
-pq.write_table(pa.table({
-    "user_id": rng.integers(0, 9, 300), "as_of": rng.integers(0, n * 1_000, 300),
-    "label": pa.array(rng.integers(0, 2, 300), pa.float32()),
-}), "asked.parquet")
+from pathlib import Path
+from loader.demo.eventlog import copy_log
+Path("demo-out").mkdir()
+copy_log(Path("demo-out/events.parquet"), 5_000)  # the demo's log, as the demo leaves it
 """
 
 
@@ -82,16 +73,15 @@ def read_blocks(text: str) -> Iterator[Block]:
 
 
 def run_shell(text: str, place: str) -> None:
-    """Lines that begin with ``$ uihkv`` and ``$ cat``; others are what they print."""
+    """Lines that begin with ``$ uihkv`` and ``$ cat >``; others are what they print."""
     lines = text.replace("\\\n", " ").splitlines()
     for at, line in enumerate(lines):
         if not line.startswith("$ "):
             continue
         words = shlex.split(line[2:], comments=True)
-        if words[0] == "cat" and len(words) == 2:
-            rest = lines[at + 1 :]
-            end = next((n for n, later in enumerate(rest) if later.startswith("$ ")), len(rest))
-            Path(words[1]).write_text("\n".join(rest[:end]) + "\n")
+        if words[:2] == ["cat", ">"]:
+            assert words[3:] == ["<<END"], f"{place}: {line}"
+            Path(words[2]).write_text("\n".join(lines[at + 1 : lines.index("END", at)]) + "\n")
         elif words[0] == "uihkv" and words[1] not in LONG:
             done = CliRunner().invoke(app, words[1:], prog_name="uihkv")
             assert done.exit_code == 0, f"{place}: {line}\n{done.output}{done.exception!r}"
@@ -125,7 +115,8 @@ def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest
 def test_blocks_are_found_and_failures_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = "<!-- setup\nx = 1\n-->\n```python\nx += 1\n```\n<!-- needs: no_such_library -->\n```python\n1 / 0\n```\n"
-    page += "```python\nassert x == 2\n```\n```\n$ cat a.txt\nhello\n$ uihkv --version\nuihkv 9\n```\n```toml\n1\n```\n"
+    page += "```python\nassert x == 2\n```\n```toml\n1\n```\n"
+    page += "```\n$ cat > a.txt <<END\nhello\nEND\n$ uihkv --version\nuihkv 9\n```\n"
     with pytest.warns(UserWarning, match="page:9: not run"):
         assert run_page(page, "page") == 4
     assert (tmp_path / "a.txt").read_text() == "hello\n"
