@@ -98,12 +98,12 @@ def tables_as_markdown(text: str) -> str:
 
 
 def _cells(lines: list[str], starts: list[int]) -> list[list[str]]:
-    """Rows of a table; a line whose first cell is empty goes on with the row above it."""
+    """Rows of a table; a line with nothing but a last cell goes on with the row above it."""
     rows: list[list[str]] = []
     bounds = [*zip(starts, [start - 1 for start in starts[1:]], strict=False), (starts[-1], None)]
     for line in lines:
         cells = [line[low:high].strip() for low, high in bounds]
-        if rows and not cells[0] and not cells[1]:
+        if rows and not any(cells[:-1]):
             rows[-1] = [" ".join(filter(None, pair)) for pair in zip(rows[-1], cells, strict=True)]
         else:
             rows.append(cells)

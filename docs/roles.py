@@ -8,13 +8,14 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(?:class|meth|func|mod|data|attr|const):`~?([^`]+)`")
-BLOCK = re.compile(r"^(\s*)::\s*$", re.MULTILINE)
+BLOCK = re.compile(r"^\s*::\s*$", re.MULTILINE)
+LEAD = re.compile(r"(?<=\w)::\s*$", re.MULTILINE)
 
 
 class Roles(griffe.Extension):
     """Changes each docstring as it is read."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Roles as code; a ``::`` of its own goes, the block behind it is indented anyway."""
+        """Roles as code; of a ``::`` a colon is left, or nothing where it stands alone: blocks are indented anyway."""
         if obj.docstring is not None:
-            obj.docstring.value = BLOCK.sub("", ROLE.sub(r"`\1`", obj.docstring.value))
+            obj.docstring.value = LEAD.sub(":", BLOCK.sub("", ROLE.sub(r"`\1`", obj.docstring.value)))

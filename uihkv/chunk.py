@@ -73,8 +73,8 @@ of events takes little more than themselves. It is written where it is smaller.
 10     s     start, unsigned
 10 + s n     a code for each of the n blocks: its low half says how many bytes (0 to 8) its base has, 15 for a block
              that is the same as the one before; its high half is an index into ``SHORT_BITS``, the bits of its elements
-             n     the bases, back to back: signed; of floats unsigned
-             n     the elements of each block, each block from a whole byte on: ``base + x``, of floats their bits
+then         the bases of the n blocks, back to back: signed; of floats unsigned
+then         the elements of the n blocks, each block from a whole byte on: ``base + x``, of floats their bits
 ====== ===== ================================================================================================
 
 Integers are stored by frame, delta or constant, floats raw, constant, or decimal where that gives back every bit.

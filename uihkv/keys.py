@@ -3,8 +3,9 @@
 A tail's key is the user id in 8 bytes, big-endian, with the sign bit turned over: byte order is then the order of
 signed ids. A chunk's key adds the end and the start of its version range, 8 bytes big-endian each, so that
 one ``set_range`` at ``(user, v)`` finds the chunk that holds event ``v - 1`` and the keys alone give every
-range. Users are spread over shards by a fixed hash (the finaliser of splitmix64), the same on every machine and
-for ever: it is part of the on-disk format.
+range. Users are spread over shards by a fixed hash, the same on every machine and for ever, which is part of the
+on-disk format: one step of splitmix64, ``z = id + 0x9E3779B97F4A7C15``, ``z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9``,
+``z = (z ^ z >> 27) * 0x94D049BB133111EB``, ``z = z ^ z >> 31``, in 64 bits that wrap, and then modulo the shards.
 """
 
 from __future__ import annotations

@@ -3,6 +3,29 @@
 It is written aside, synced and renamed over the old one, so that a reader finds either the old or the new. Nothing in
 it is ever executed or unpickled, and it names no paths. Magic and format stand outside, so that a later format can be
 told from damage; the rest is packed bytes with their checksum, since a wrong number of shards means wrong histories.
+
+The file is a msgpack map:
+
+============ ====== ==================================================================================================
+``magic``    string ``uihkv store``
+``format``   int    1
+``checksum`` int    xxh3-64 of the body's bytes
+``body``     bytes  a msgpack map, as follows
+============ ====== ==================================================================================================
+
+The body:
+
+================ ====== ==============================================================================================
+``store_id``     string 32 hexadecimal digits, drawn at creation
+``shards``       int    1 to 10,000, fixed for the store's life
+``chunk_events`` int    most events of a chunk, 1 to 2**20
+``compress``     bool   whether LZ4 is tried on blocks
+``schemas``      array  every schema that the store has had, the oldest first; a chunk names its own by its index
+================ ====== ==============================================================================================
+
+A schema is a map of ``time_unit`` (string), ``user_id`` (``int64`` or ``string``), ``columns`` (each a map of ``name``,
+``dtype``, ``default``, ``ragged`` and ``shape``) and ``ids``: for each column an int that tells it from all that the
+store has ever had, so that a name that was dropped and added again is another column.
 """
 
 from __future__ import annotations

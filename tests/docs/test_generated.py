@@ -68,6 +68,8 @@ def test_the_format_page_has_the_tables_of_the_code() -> None:
     assert "| offset | bytes | field |" in page
     assert re.search(r"^\| 4 \| 1 \| form: ``0xC0``", page, re.MULTILINE)
     assert "====" not in page and ":mod:" not in page
+    assert re.search(r"^\| delta \|.*step.*x\[i\].* \|$", page, re.MULTILINE), "a row of two lines is one row"
+    assert re.search(r"^\| then \|  \| the bases .* \|$", page, re.MULTILINE)
     for module in asked:
         assert len(docstring_as_markdown(module)) > 200
 

@@ -28,7 +28,9 @@ MAX_ELEMENTS = 6
 
 def show(
     store: StorePath,
-    user: Annotated[str, typer.Argument(metavar="USER", help="A user's id.", show_default=False)],
+    user: Annotated[
+        str, typer.Argument(metavar="USER", help="A user's id; write -- before one below 0.", show_default=False)
+    ],
     version: Annotated[
         int | None, typer.Option(min=0, metavar="V", help="Show the history as of this version, not all of it.")
     ] = None,

@@ -14,7 +14,10 @@ from uihkv.cli.users import parse_user
 
 def trim(
     store: StorePath,
-    user: Annotated[str | None, typer.Argument(metavar="USER", help="Whose events.", show_default=False)] = None,
+    user: Annotated[
+        str | None,
+        typer.Argument(metavar="USER", help="Whose events; write -- before an id below 0.", show_default=False),
+    ] = None,
     before: Annotated[
         int | None, typer.Option(min=0, metavar="V", help="Keep this user's events from version V on, not none.")
     ] = None,
