@@ -22,9 +22,7 @@ def audit(
     examples: Annotated[
         Path, typer.Argument(metavar="EXAMPLES", help="A Parquet file, or a folder of them.", show_default=False)
     ],
-    as_of: Annotated[
-        str, typer.Option(metavar="COLUMN", help="The moment of each example's request.", show_default=False)
-    ],
+    as_of: Annotated[str, typer.Option(metavar="COLUMN", help="The moment of each example's request.")] = "as_of",
     delay: Annotated[
         int, typer.Option(min=0, metavar="TICKS", help="How long events took to reach the serving side.")
     ] = 0,
