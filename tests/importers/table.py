@@ -3,7 +3,7 @@
 The samples are tiny logs in each format's true form (:mod:`tests.importers.logs`), one log as Parquet, CSV and JSON
 lines, a git repository, and a file of fat rows; the plain readers take them apart with ``csv``, ``json``, Arrow and git
 alone. A line ends in "equal" when the store gives back, event for event and in order, what the plain reader found. The
-last line is the round trip of fat rows: each slim example, read back, has the events that were copied into its fat row.
+last line is the round trip of fat rows, with examples for users: each, read back, has the events of its fat row.
 """
 
 from __future__ import annotations
