@@ -448,8 +448,8 @@ def parse_tenants(
 
     """
     if (projection is None) == (tenants is None):
-        given = "neither" if projection is None else "both"
-        raise SettingError(f"{given} projection and tenants given; give one: projection=Projection(max_len=1024)")
+        given = "neither projection nor tenants" if projection is None else "both projection and tenants"
+        raise SettingError(f"{given} given; give one: projection=Projection(max_len=1024)")
     if tenants is None:
         tenants = {ONLY_TENANT: projection}  # type: ignore[dict-item]
     if not isinstance(tenants, Mapping) or not tenants:

@@ -26,7 +26,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"rank": 0, "world_size": 0}, SettingError, "world_size is 0"),
     ({"rank": 0, "world_size": 99}, SettingError, "53 examples make no batch of 8 on 99 ranks"),
     ({"batch_size": 54, "drop_last": True}, SettingError, "with drop_last=True"),
-    ({"projection": None}, SettingError, "neither projection and tenants"),
+    ({"projection": None}, SettingError, "neither projection nor tenants"),
     ({"tenants": {"a": Projection()}}, SettingError, "both projection and tenants"),
     ({"projection": None, "tenants": {}}, SettingError, "at least one"),
     ({"projection": None, "tenants": {"a": ["item_id"]}}, SettingError, "tenant 'a' has a list"),

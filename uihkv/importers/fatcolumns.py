@@ -111,7 +111,7 @@ def plan_columns(
         lists = [field.name for field in source.schema if _is_list(field.type)]
         raise SchemaError(
             f"{source.path}: no list columns whose names begin with {prefix!r}; its list columns are "
-            f"{', '.join(lists) or 'none'}: name those that are histories, as in history={{'past_items': 'item_id'}}"
+            f"{', '.join(lists) or 'none'}: name those that are histories (--history past_items=item_id)"
         )
     if len(set(history.values())) != len(history):
         raise SchemaError(f"{source.path}: two history columns for one name of the store; name one of them")
