@@ -61,8 +61,8 @@ CHECK_EVERY_S = 10.0
 STUCK_S = 240.0
 """A process that does nothing for so long hangs: on a machine that others use too, all but a hang is shorter."""
 _TICK_S = 2.0
-_LEAVE_S = 20.0
-"""How long a worker may stay whose loader was killed."""
+_LEAVE_S = 60.0
+"""How long a worker may stay whose loader was killed; on a machine that others use too it gets there late."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
