@@ -1,8 +1,10 @@
 """What does a new snapshot cost when the store has grown?
 
-A snapshot needs every chunk's range and place. A handle that listed them a moment ago lists only the shards that were
-written to since, by walking the pages of LMDB's trees: against walking all of them, as a process does that has just
-opened the store, and against py-lmdb's cursors, which is what other versions of LMDB get.
+A snapshot needs every chunk's range and place. A handle that listed them a moment ago reads only the pages of keys that
+changed, if its last snapshot was still open when the next one began (*follow*), and where none was, the shards that
+were written to since (*none held*): against walking the trees of all shards, as a process does that has just opened the
+store, and against py-lmdb's cursors, which is what other versions of LMDB get. *Snapshot* is what a user waits for: a
+new snapshot, and the head of one user, while the last snapshot is open.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import numpy as np
 from perf.harness import Chart, Curve, Report, Samples, Section, Settings, interleave, run_bench
 from perf.report import Cell
 from perf.workloads import Workload, build_store, make_log
-from uihkv import Store
-from uihkv.directory import NewestListing
+from uihkv import Snapshot, Store
+from uihkv.listing import NewestListing
 from uihkv.shard import Shard
 
 SHARDS = 16
@@ -64,34 +66,46 @@ def _follow(store: Store, users: np.ndarray, grown: int, settings: Settings) -> 
     numbers = range(store.shards)
     shards = [Shard(store.path / "shards" / f"{number:04d}", number) for number in numbers]
     by_cursor = [_ByCursor(store.path / "shards" / f"{number:04d}", number) for number in numbers]
-    known = NewestListing()
+    known, not_held = NewestListing(), NewestListing()
 
-    def look(newest: NewestListing, shards: list[Shard]) -> Callable[[], None]:
+    def look(newest: NewestListing, shards: list[Shard], held: bool = False) -> Callable[[], None]:
         def list_it() -> None:
             transactions = [shard.begin_read() for shard in shards]
-            newest.follow(shards, transactions)
+            newest.follow(shards, transactions, newest.predecessor(shards, transactions) if held else None)
             for transaction in transactions:
                 transaction.abort()
 
         return list_it
 
+    def take_snapshot() -> None:
+        snapshot = store.snapshot()
+        snapshot.head(users[:1])
+        held.append(snapshot)
+
+    held: list[Snapshot] = []
+    take_snapshot()
     look(known, shards)()
-    seconds: dict[str, list[float]] = {"follow": [], "walk all": [], "cursors": []}
-    for _ in range(settings.pick(7, 25)):
+    look(not_held, shards)()
+    seconds: dict[str, list[float]] = {"follow": [], "none held": [], "walk all": [], "cursors": [], "snapshot": []}
+    for _ in range(settings.pick(15, 25)):
         if grown:
             _append(store, users, rng, grown)
         ways = {
-            "follow": look(known, shards), "walk all": look(NewestListing(), shards),
-            "cursors": look(NewestListing(), list(by_cursor)),
+            "follow": look(known, shards, held=True), "none held": look(not_held, shards),
+            "walk all": look(NewestListing(), shards), "cursors": look(NewestListing(), list(by_cursor)),
+            "snapshot": take_snapshot,
         }  # fmt: skip
         for name, samples in interleave(ways, repeats=1, warmup=0).seconds.items():
             seconds[name].append(samples.median)
+        held.pop(0).close()
+    held.pop().close()
     for shard in (*shards, *by_cursor):
         shard.close()
-    took = {name: Samples(np.array(values)) for name, values in seconds.items()}
+    took = {name: Samples(np.array(values[1:])) for name, values in seconds.items()}  # the first one finds cold caches
     return {
         "users grown": grown,
         **{f"{name}, ms": samples.scaled(1e3) for name, samples in took.items()},
+        "follow over none held": Samples(took["none held"].values / took["follow"].values),
         "follow over walk": Samples(took["walk all"].values / took["follow"].values),
         "follow over cursors": Samples(took["cursors"].values / took["follow"].values),
     }

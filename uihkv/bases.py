@@ -45,7 +45,7 @@ def check_on_trimmed(given: object) -> None:
 def bases_of(directory: SnapshotDirectory, row: Int64s) -> Int64s:
     """First version that each row still has, 0 for row -1: int64[n]; the rows' tails are open."""
     base = np.empty(len(row), np.int64)
-    find_bases(row, directory.first_chunk, directory.entries.start, directory.entries.first_tail, base)
+    find_bases(row, directory.chunks_of, directory.entries.start, directory.entries.first_tail, base)
     return base
 
 
@@ -67,7 +67,7 @@ def cut_prefixes(
     """
     entries = directory.entries
     cut, gone = cut_to_bases(
-        prefix.row, prefix.low, prefix.high, directory.first_chunk, entries.start, entries.first_tail, prefix.offsets
+        prefix.row, prefix.low, prefix.high, directory.chunks_of, entries.start, entries.first_tail, prefix.offsets
     )
     refused = gone if whole else cut
     if refused >= 0 and on_trimmed == "raise":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import mmap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ VERIFY_CODES: dict[str, int] = {
 
 _LENGTH_BYTES = 4
 """Of a distinct value, in the block of their lengths."""
+
+_LARGE_BYTES = 1 << 18
 
 _LOOKED_AT = 16
 """Of how many values it is looked up whether their pages are in memory; that costs a fraction of a microsecond each."""
@@ -120,7 +123,7 @@ class Entries:
         user, start, end: int64[entries]; of a tail, ``start`` and ``end`` are -1 until it is opened.
         verified: int64[entries], a bit for each block whose checksum was found right.
         shard: uint16[entries], where the entry is kept.
-        first_tail: number of chunks.
+        first_tail: number of chunks, or of those that there is room for.
         scratch_bytes: most bytes that a block of an opened entry has before LZ4.
         name_of: the id that errors name, of a shard and a user's number; None: the number.
 
@@ -155,11 +158,24 @@ class Entries:
         self.scratch_bytes = 0
         self.name_of: Callable[[int, int], int | str] | None = None
 
+    @classmethod
+    def reserve(cls, chunks: int, tails: int) -> Entries:
+        """Room for so many; what stands there means nothing yet."""
+        none = np.empty(0, np.int64)
+        entries = cls(0, (none, none, none), none)
+        n = chunks + tails
+        entries.first_tail = chunks
+        entries.shard = np.empty(n, np.uint16)
+        entries.user, entries.start, entries.end, entries.address, entries.size = (
+            np.empty(n, np.int64) for _ in range(5)
+        )
+        entries.verified = none
+        return entries
+
     def unopened(self) -> Entries:
         """The same entries, none of them opened; the arrays that say what and where they are are shared."""
         other = copy.copy(self)
-        other.address = np.zeros_like(self.address)  # the system gives such memory when it is touched
-        other.verified = np.zeros_like(self.verified)
+        other.address, other.verified = _untouched_zeros(len(self.address))
         other.scratch_bytes = 0
         return other
 
@@ -194,6 +210,17 @@ class Entries:
             self.address[wanted] = 0  # whoever asks again is told again
             raise self.error(code, entry)
         self.scratch_bytes = max(self.scratch_bytes, int(largest))
+
+
+def _untouched_zeros(n: int) -> Int64s:
+    """int64[2, n] of zeros, which the system gives when they are touched.
+
+    Of numpy, which asks the allocator, it may be memory that was used before: it fills megabytes for each snapshot.
+    """
+    size = 2 * n * np.dtype(np.int64).itemsize
+    if size < _LARGE_BYTES:
+        return np.zeros((2, n), np.int64)
+    return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.int64).reshape(2, n)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,8 @@ class SharedEnvironment:
     """
 
     __slots__ = (
-        "_active", "_gate", "_held_since", "_looked_at", "_page_bytes", "_starting", "holders", "key", "lock_inode",
-        "raw",
+        "_active", "_gate", "_held_since", "_locks", "_looked_at", "_page_bytes", "_starting", "holders", "key",
+        "lock_inode", "raw",
     )  # fmt: skip
 
     def __init__(self, raw: Any, key: _Key, lock_inode: int) -> None:
@@ -121,6 +121,7 @@ class SharedEnvironment:
         self._held_since: tuple[int | None, int] = (None, 0)
         self._gate = threading.Lock()
         self._page_bytes = int(raw.stat()["psize"])
+        self._locks = bool(raw.flags()["lock"])
         self._starting = 0
         self._active: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -174,6 +175,17 @@ class SharedEnvironment:
             frozenset(pid for _, pid in used),
         )
 
+    def holds_back(self, transaction_id: int) -> bool:
+        """Whether a read transaction of this process keeps pages from being reused that a committed one saw.
+
+        While it does, LMDB writes to none of them.
+        """
+        if not self._locks:
+            return False  # nobody who writes knows of it
+        with self._gate:
+            active = list(self._active)
+        return any(_sees(transaction, transaction_id) for transaction in active)
+
     def _look_after_readers(self) -> None:
         """Free the slots of killed readers, and warn of a snapshot that is held while the file grows."""
         self._looked_at = time.monotonic()
@@ -219,6 +231,14 @@ class SharedEnvironment:
 
     def _used_bytes(self) -> int:
         return (int(self.raw.info()["last_pgno"]) + 1) * self._page_bytes
+
+
+def _sees(transaction: Any, until: int) -> bool:
+    """Whether a transaction is open and sees the state of a committed one, or of one before."""
+    try:
+        return bool(transaction.id() <= until)
+    except lmdb.Error:
+        return False
 
 
 def _is_active(transaction: Any) -> bool:

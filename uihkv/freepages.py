@@ -81,7 +81,9 @@ def list_free_pages(environment: Any, transaction: Any, name: bytes, data: Path)
         return None
     keys = np.empty((entries, 1), np.int64)
     address, size = np.empty((2, entries), np.int64)
-    code, found = walk_tree(base, pages, page_bytes, int(meta["free"]["root"]), np.int64(1), keys, address, size)
+    leaves = np.empty((pages, 2), np.int64)
+    root = int(meta["free"]["root"])
+    code, found, _ = walk_tree(base, pages, page_bytes, root, np.int64(1), keys, address, size, leaves)
     if code != FOUND_ALL or found != entries or (size < _WORD).any():
         return None
     counts = [int.from_bytes(ctypes.string_at(at, _WORD), "little") for at in address.tolist()]

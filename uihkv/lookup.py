@@ -87,17 +87,17 @@ class UserLookup:
         directory = self._directory
         with self._lock:
             if not len(self._address):
-                self._size = np.zeros(len(directory.users), np.int64)
-                self._address = np.zeros(len(directory.users), np.int64)
+                self._size = np.zeros(len(directory.row_user), np.int64)
+                self._address = np.zeros(len(directory.row_user), np.int64)
             unknown = row[self._address[row] == 0]
             if not len(unknown):
                 return
             unknown = np.unique(unknown)
-            shard = np.searchsorted(directory.first_user, unknown, "right") - 1
+            shard = directory.entries.shard[directory.entries.first_tail + unknown]
             for number in np.unique(shard).tolist():
                 some = unknown[shard == number]
                 names, transaction = self._shards[number].names, self._transactions[number]
-                values, offsets = names.names_of(transaction, directory.users[some])
+                values, offsets = names.names_of(transaction, directory.row_user[some])
                 self._kept.append(values)
                 self._size[some] = np.diff(offsets)
                 self._address[some] = values.ctypes.data + offsets[:-1]
@@ -105,7 +105,7 @@ class UserLookup:
     def users(self) -> UserIds:
         """All users that have a history, ascending: int64[users], or strings."""
         if self._kind == INT64:
-            return np.sort(self._directory.users)
+            return np.sort(self._directory.users())
         names = [
             name
             for shard, transaction in zip(self._shards, self._transactions, strict=True)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from uihkv.codec import Layouts, Threads, Verify
-    from uihkv.directory import NewestListing
     from uihkv.lanes import Lanes
+    from uihkv.listing import NewestListing
     from uihkv.rewrite import ShardAccess, ShardView
     from uihkv.schema import Schema
     from uihkv.shard import Shard
@@ -301,7 +301,7 @@ class OpenStore:
 
     def snapshot(self, verify: Verify) -> Snapshot:
         """A read view over all shards; closed with the store at the latest."""
-        from uihkv.directory import NewestListing
+        from uihkv.listing import NewestListing
         from uihkv.snapshot import Snapshot
 
         with self.lock:

@@ -128,7 +128,8 @@ class UserParts:
         """First version that each user still has: int64[users]; the tails are open."""
         base = np.empty(len(self.users), np.int64)
         row = np.arange(len(self.users))
-        find_bases(row, self.first_chunk, self.entries.start, self.entries.first_tail, base)
+        chunks_of = np.stack([self.first_chunk[:-1], self.first_chunk[1:]], 1)
+        find_bases(row, chunks_of, self.entries.start, self.entries.first_tail, base)
         return base
 
     def heads(self) -> Int64s:

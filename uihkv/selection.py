@@ -99,7 +99,7 @@ def select_events(
     """
     entries = directory.entries
     left = np.empty(len(row), np.int64)
-    newest_entries(row, version, directory.first_chunk, entries.start, entries.first_tail, left)
+    newest_entries(row, version, directory.chunks_of, entries.start, entries.first_tail, left)
     need = np.full(len(row), _ALL if max_len is None else max_len, np.int64)
     found_group: list[Int64s] = []
     found_version: list[Int64s] = []
@@ -109,7 +109,7 @@ def select_events(
         active = np.flatnonzero((left > 0) & (need > 0))
         if not len(active):
             break
-        step_now = max(1, min(step, _ROUND_EVENTS // (len(active) * _typical_events(entries))))
+        step_now = max(1, min(step, _ROUND_EVENTS // (len(active) * directory.typical_events())))
         group, entry = _next_entries(directory, row, active, left, step_now)
         prepare(entry)
         considered += len(entry)
@@ -155,11 +155,6 @@ def draw_sample(
     return _as_windows(rows, pointer[kept], versions[kept], len(length), windows.considered, windows.skipped)
 
 
-def _typical_events(entries: Entries) -> int:
-    first = slice(0, min(entries.first_tail, 1024))
-    return max(1, int((entries.end[first] - entries.start[first]).mean())) if entries.first_tail else 256
-
-
 def _next_entries(
     directory: SnapshotDirectory, row: Int64s, active: Int64s, left: Int64s, step: int
 ) -> tuple[Int64s, Int64s]:
@@ -170,8 +165,8 @@ def _next_entries(
     within = np.arange(len(group)) - np.repeat(np.cumsum(take) - take, take)
     position = left[group] + within
     mine = row[group]
-    chunks = directory.first_chunk[mine + 1] - directory.first_chunk[mine]
-    entry = np.where(position < chunks, directory.first_chunk[mine] + position, directory.entries.first_tail + mine)
+    first, until = directory.chunks_of[mine].T
+    entry = np.where(position < until - first, first + position, directory.entries.first_tail + mine)
     return group, entry
 
 

@@ -39,7 +39,7 @@ from uihkv.kernels.plan import lift_visible
 from uihkv.nametable import NameTable
 from uihkv.schema import TS, VISIBLE_AT
 from uihkv.sources import UNKNOWN, SourceRecord
-from uihkv.tree import PathCheck, list_values
+from uihkv.tree import Growth, Leaves, PathCheck, list_growth, list_values
 
 Int64s = NDArray[np.int64]
 
@@ -70,6 +70,22 @@ class PageCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardLeaves:
+    """Which pages held the keys of a shard."""
+
+    chunks: Leaves
+    tails: Leaves
+
+
+@dataclass(frozen=True, slots=True)
+class ShardGrowth:
+    """Of a shard's keys and values, those in pages that an earlier transaction did not have."""
+
+    chunks: Growth
+    tails: Growth
+
+
+@dataclass(frozen=True, slots=True)
 class ShardKeys:
     """What the keys of a shard, or of some of its users, say.
 
@@ -77,6 +93,7 @@ class ShardKeys:
         user, start, end: int64[chunks], in key order.
         tails: int64[tails], the users that have one, ascending.
         address, size: int64[chunks + tails], where the values lie; None where that was not looked up.
+        leaves: of the trees, for :meth:`Shard.list_growth`; None where that cannot follow.
 
     """
 
@@ -86,6 +103,7 @@ class ShardKeys:
     tails: Int64s
     address: Int64s | None = None
     size: Int64s | None = None
+    leaves: ShardLeaves | None = None
 
 
 class Shard:
@@ -354,10 +372,32 @@ class Shard:
         tails = list_values(self._environment, transaction, _TAILS, self._tails, 1, data)
         if chunks is None or tails is None:
             return self.list_keys(transaction)
+        leaves = None
+        if chunks.leaves is not None and tails.leaves is not None:
+            leaves = ShardLeaves(chunks.leaves, tails.leaves)
         return ShardKeys(
             *keys.parse_chunk_words(chunks.keys), keys.parse_tail_words(tails.keys[:, 0]),
             np.concatenate([chunks.address, tails.address]), np.concatenate([chunks.size, tails.size]),
+            leaves,
         )  # fmt: skip
+
+    def list_growth(self, transaction: Any, known: ShardLeaves) -> ShardGrowth | None:
+        """What the shard has that it had not; None where that cannot be told, or pages are damaged.
+
+        Args:
+            transaction: a read transaction; when it had begun, :meth:`holds_back` was true of the earlier one.
+            known: what the earlier one saw.
+
+        """
+        size = (self.path / "data.mdb").stat().st_size
+        pages = min(int(self._environment.info()["last_pgno"]) + 1, size // self.page_bytes)
+        chunks = list_growth(transaction, _CHUNKS, 3, pages, known.chunks)
+        tails = list_growth(transaction, _TAILS, 1, pages, known.tails)
+        return None if chunks is None or tails is None else ShardGrowth(chunks, tails)
+
+    def holds_back(self, transaction_id: int) -> bool:
+        """Whether a snapshot of this process keeps all pages that a transaction saw from being written to."""
+        return self._shared.holds_back(transaction_id)
 
     def map_bytes(self) -> int:
         """Size of LMDB's map."""

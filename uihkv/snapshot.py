@@ -35,13 +35,14 @@ from uihkv.codec import (
     decode_fixed,
     measure_slices,
 )
-from uihkv.directory import Ahead, NewestListing, SnapshotDirectory
+from uihkv.directory import Ahead, SnapshotDirectory
 from uihkv.environment import page_errors
 from uihkv.errors import PointerError, SchemaError, StoreClosedError, TrimmedError
 from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
 from uihkv.kernels.plan import count_slices, cut_windows, plan_slices
 from uihkv.kernels.resolve import find_versions, group_rows, take_last
+from uihkv.listing import NewestListing, Predecessor
 from uihkv.lookup import UserLookup
 from uihkv.names import numbers_of
 from uihkv.pointers import Pointers, as_int64, as_user_ids
@@ -94,10 +95,12 @@ class Snapshot:
         self._newest_listing = NewestListing() if newest is None else newest
         self._directory_made: SnapshotDirectory | None = None
         self._lookup_made: UserLookup | None = None
+        self._predecessor: Predecessor | None = None
         self._slabs = SlabPool()
         try:
             for shard in self._shards:
                 self._transactions.append(shard.begin_read())
+            self._predecessor = self._newest_listing.predecessor(self._shards, self._transactions)
         except BaseException:
             self.close()
             raise
@@ -127,7 +130,7 @@ class Snapshot:
             for transaction in self._transactions:
                 transaction.abort()
             self._transactions = []
-            self._directory_made = self._lookup_made = None
+            self._directory_made = self._lookup_made = self._predecessor = None
             self._slabs = SlabPool()  # what is lent now goes to the system when it comes back
 
     @contextmanager
@@ -150,7 +153,8 @@ class Snapshot:
     def _directory(self) -> SnapshotDirectory:
         with self._condition:
             if self._directory_made is None:
-                listing = self._newest_listing.follow(self._shards, self._transactions)
+                listing = self._newest_listing.follow(self._shards, self._transactions, self._predecessor)
+                self._predecessor = None
                 self._directory_made = SnapshotDirectory(listing, self._transactions)
             return self._directory_made
 
@@ -177,7 +181,7 @@ class Snapshot:
             if not is_string(users):
                 return users, np.ones(len(users), np.bool_)
             found = np.zeros(len(users), np.int64)
-            found[row >= 0] = directory.users[row[row >= 0]]
+            found[row >= 0] = directory.row_user[row[row >= 0]]
             return found, row >= 0
 
     def _lookup(self, directory: SnapshotDirectory) -> UserLookup:
@@ -257,7 +261,7 @@ class Snapshot:
         """Versions and ``last_ts``, by binary search in the users' visible times, some users at a time."""
         version = np.zeros(len(row), np.int64)
         last_ts = np.zeros(len(row), np.int64)
-        bounds, order = np.empty(len(directory.users) + 1, np.int64), np.empty(len(row), np.int64)
+        bounds, order = np.empty(int(row.max(initial=-1)) + 2, np.int64), np.empty(len(row), np.int64)
         group_rows(row, bounds, order)
         rows = np.flatnonzero(np.diff(bounds))
         heads = self._heads(directory, rows)
@@ -574,7 +578,7 @@ class Snapshot:
     def _plan_slices(self, directory: SnapshotDirectory, window: Windows) -> Slices:
         """Cut windows along chunks."""
         entries = directory.entries
-        ranges = (directory.first_chunk, entries.start, entries.end, entries.first_tail)
+        ranges = (directory.chunks_of, entries.start, entries.end, entries.first_tail)
         n = count_slices(window.row, window.low, window.high, *ranges)
         part = np.empty((4, n), np.int64)
         code, at = plan_slices(

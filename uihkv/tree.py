@@ -8,6 +8,10 @@ It knows the pages of LMDB 0.9 (``mdb.c``: ``MDB_page``, ``MDB_node``, ``MDB_db`
 and only reads them, inside of a read transaction. Where anything is other than it knows, it says so, and the caller
 takes a cursor.
 
+LMDB never writes to a page that a snapshot may see. So while one is open that is as old as the tree that was walked
+last, a page of that tree which the tree of a later transaction has too is the same page, with all that is below it:
+:func:`list_growth` reads the other leaves alone.
+
 Before a write, :class:`PathCheck` looks at the pages that it will go through: LMDB would believe them.
 """
 
@@ -25,8 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv.errors import FormatError
+from uihkv.kernels.growth import DONE, describe_leaves, find_growth
 from uihkv.kernels.paths import check_paths
 from uihkv.kernels.tree import FOUND_ALL, OTHER_KEY, is_environment, walk_tree
+from uihkv.keys import parse_tail_words
 
 Int64s = NDArray[np.int64]
 
@@ -37,7 +43,50 @@ _RECORD = np.dtype(
     ]
 )  # fmt: skip
 """What the main database holds for a sub-database."""
+_MANY = 1 << 62
+_NONE = np.empty(0, np.int64)
+_NO_FIVES = np.empty((0, 5), np.int64)
 _KNOWN = lmdb.version()[:2] == (0, 9) and sys.byteorder == "little" and sys.maxsize > 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The leaves of a sub-database whose keys begin with a user, as a transaction saw them.
+
+    Attributes:
+        base: address of the map.
+        root: the root's page; negative: the tree is empty.
+        table: int64[leaves, 5], as :mod:`uihkv.kernels.growth` says.
+
+    """
+
+    base: int
+    root: int
+    table: Int64s
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a tree has that an earlier one had not.
+
+    Attributes:
+        leaves: all that it has now.
+        known, table: int64[leaves, 5], the leaves of the earlier tree and of this one; none where nothing changed.
+        origin: int64[leaves], which of the known leaves each is, -1 for those that were read.
+        fresh: int64[n, 5], the values of these.
+
+    """
+
+    leaves: Leaves
+    known: Int64s
+    table: Int64s
+    origin: Int64s
+    fresh: Int64s
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing has changed."""
+        return not len(self.known) and not len(self.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +96,14 @@ class Values:
     Attributes:
         keys: uint64[n, words], the words of each key as numbers (they are stored big-endian).
         address, size: int64[n].
+        leaves: where they are; None where the keys are not in order.
 
     """
 
     keys: NDArray[np.uint64]
     address: Int64s
     size: Int64s
+    leaves: Leaves | None
 
 
 def list_values(
@@ -82,7 +133,8 @@ def list_values(
     pages = min(environment.info()["last_pgno"] + 1, data.stat().st_size // mmap.PAGESIZE)
     keys = np.empty((stat["entries"], key_words), np.int64)
     address, size = np.empty((2, stat["entries"]), np.int64)
-    code, found = walk_tree(base, pages, mmap.PAGESIZE, root, key_words, keys, address, size)
+    leaves = np.empty((pages, 2), np.int64)  # the system gives what is touched of it
+    code, found, walked = walk_tree(base, pages, mmap.PAGESIZE, root, key_words, keys, address, size, leaves)
     if code == OTHER_KEY:
         raise FormatError(
             f"{data} holds a key of another length than {8 * key_words} bytes among its {name.decode()}; "
@@ -93,7 +145,35 @@ def list_values(
             f"{data}: the tree of its {name.decode()} is damaged at entry {found} of {len(size)}; restore it from a "
             "backup"
         )
-    return Values(keys.view(np.uint64).byteswap(), address, size)
+    numbers = keys.view(np.uint64).byteswap()
+    table = np.empty((walked, 5), np.int64)
+    ordered = describe_leaves(parse_tail_words(numbers[:, 0]), leaves[:walked], table)
+    return Values(numbers, address, size, Leaves(base, root, table) if ordered else None)
+
+
+def list_growth(transaction: Any, name: bytes, key_words: int, pages: int, known: Leaves) -> Growth | None:
+    """What the tree of a sub-database has that a known one had not.
+
+    None where that cannot be told, or pages are damaged: who then lists all of them says what is.
+
+    Args:
+        transaction: a read transaction; a snapshot as old as the known tree was open when it had begun.
+        name: of the sub-database.
+        key_words: words of 8 bytes of each key.
+        pages: number of pages that may be touched.
+        known: the leaves of the earlier tree.
+
+    """
+    found = np.frombuffer(transaction.get(name), np.uint8)
+    record = found.view(_RECORD)[0]
+    root = int(record["root"])
+    if _base_of(found.__array_interface__["data"][0]) != known.base:
+        return None
+    if root == known.root:
+        return Growth(known, _NO_FIVES, _NO_FIVES, _NONE, _NO_FIVES)
+    numbers = (root, int(record["depth"]), min(int(record["entries"]), _MANY))
+    code, table, origin, fresh = find_growth(known.base, pages, mmap.PAGESIZE, *numbers, key_words, known.table)
+    return Growth(Leaves(known.base, root, table), known.table, table, origin, fresh) if code == DONE else None
 
 
 class PathCheck:
@@ -171,11 +251,16 @@ def find_map(transaction: Any, name: bytes) -> int | None:
 
 def _find_map(address: int) -> int | None:
     """Address of the map that a page of the main database is in; the page's number, at its begin, says how far in."""
-    page = address // mmap.PAGESIZE * mmap.PAGESIZE
-    base = page - int.from_bytes(ctypes.string_at(page, 8), "little") * mmap.PAGESIZE
+    base = _base_of(address)
     if base <= 0 or not _is_mapped(base) or not is_environment(base):
         return None
     return base
+
+
+def _base_of(address: int) -> int:
+    """Where a map would begin by what the page of an address says that its number is."""
+    page = address // mmap.PAGESIZE * mmap.PAGESIZE
+    return page - int.from_bytes(ctypes.string_at(page, 8), "little") * mmap.PAGESIZE
 
 
 def _is_mapped(address: int) -> bool:

@@ -285,9 +285,7 @@ def test_a_user_without_a_name_is_damage(store: Store) -> None:
     shard = store._open.shard(number)
     with store.snapshot() as snapshot:
         key = names.keys.tail_keys(snapshot.find_users(["bob"])[0])
-        users = snapshot._directory().users
-        first = snapshot._directory().first_user
-        mine = users[first[number] : first[number + 1]]
+        mine = snapshot._directory().users_of(number)
     transaction = shard.begin_write()
     assert shard.names.find_faults(transaction, mine) == []
     transaction.delete(key, db=shard.names.databases[1])

@@ -12,8 +12,12 @@ import pytest
 
 from perf.mutants import Guarded
 from uihkv import Column, FormatError, Schema, Store
+from uihkv.kernels.growth import ADDRESS, DONE, SIZE, find_growth
 from uihkv.kernels.paths import check_paths
 from uihkv.kernels.tree import FOUND_ALL, walk_tree
+from uihkv.listing import Arena, NewestListing, OddError
+from uihkv.shard import ShardGrowth
+from uihkv.tree import _RECORD, Growth, Leaves
 
 PAGE = 4096
 
@@ -32,15 +36,16 @@ def test_walking_damaged_pages_stays_within_the_map(tmp_path: Path) -> None:
     trees = np.flatnonzero((flags == 1) | (flags == 2))  # branches and leaves
     outcomes = {"listed": 0, "refused": 0}
     key, address, size = np.empty((entries, 3), np.int64), np.empty(entries, np.int64), np.empty(entries, np.int64)
+    leaves = np.empty((pages, 2), np.int64)
     for root in trees[flags[trees] == 1].tolist():
         room[:] = file
-        code, found = walk_tree(room.ctypes.data, pages, PAGE, root, 3, key, address, size)
+        code, found, _ = walk_tree(room.ctypes.data, pages, PAGE, root, 3, key, address, size, leaves)
         if code != FOUND_ALL or found != entries:
             continue
         for _ in range(4_000):
             at = rng.choice(trees) * PAGE + rng.integers(0, 40 if rng.random() < 0.5 else PAGE, rng.integers(1, 4))
             room[at] = rng.integers(0, 256, len(at))
-            code, found = walk_tree(room.ctypes.data, pages, PAGE, root, 3, key, address, size)
+            code, found, _ = walk_tree(room.ctypes.data, pages, PAGE, root, 3, key, address, size, leaves)
             if code != FOUND_ALL or found != entries:
                 outcomes["refused"] += 1
             else:
@@ -50,6 +55,66 @@ def test_walking_damaged_pages_stays_within_the_map(tmp_path: Path) -> None:
             room[at] = file[at]
     assert outcomes["refused"] > 150
     assert outcomes["listed"] > 300
+
+
+def test_following_damaged_pages_stays_within_the_map(tmp_path: Path) -> None:
+    """Of a store that has grown: its new pages are read as far as they are sound, or else the listing is made anew."""
+    path = tmp_path / "store"
+    rng = np.random.default_rng(0)
+
+    def rows(n: int) -> dict[str, np.ndarray]:
+        return {"user_id": rng.integers(0, USERS, n), "ts": np.arange(n), "item_id": np.arange(n)}
+
+    with Store.create(path, Schema([Column("item_id", "int64")]), shards=1, chunk_events=10) as store:
+        store.append(rows(20_000), backfill=True)
+        with store.snapshot() as snapshot:
+            known = NewestListing().follow(snapshot._shards, snapshot._transactions)
+            store.append(rows(150), backfill=True)
+            with store.snapshot() as grown:
+                trees = [
+                    (np.frombuffer(grown._transactions[0].get(name), _RECORD)[0].copy(), words)
+                    for name, words in ((b"chunks", 3), (b"tails", 1))
+                ]
+    before = known.shards[0]
+    assert before.leaves is not None
+    leaves = (before.leaves.chunks.table, before.leaves.tails.table)
+    file = data_of(path)
+    pages = len(file) // PAGE
+    room = Guarded(len(file) + PAGE).take(len(file))
+    base = room.ctypes.data
+
+    def follow() -> bool:
+        growth = []
+        for (record, words), table in zip(trees, leaves, strict=True):
+            root = int(record["root"])
+            numbers = (root, int(record["depth"]), int(record["entries"]))
+            code, found, origin, fresh = find_growth(base, pages, PAGE, *numbers, words, table)
+            if code != DONE:
+                return False
+            assert ((fresh[:, ADDRESS] >= base) & (fresh[:, ADDRESS] + fresh[:, SIZE] <= base + len(file))).all()
+            growth.append(Growth(Leaves(base, root, found), table, found, origin, fresh))
+        arena = Arena(60_000, 60_000)
+        rows = arena.copy(0, before, known.arena)
+        try:
+            arena.grow(0, rows, ShardGrowth(*growth))
+        except OddError:
+            return False
+        return True
+
+    room[:] = file
+    assert follow()
+    seen = [set(table[:, 0].tolist()) for table in leaves]
+    fresh = [
+        number for number in np.flatnonzero(np.isin(file.reshape(pages, PAGE)[:, 10], (1, 2))).tolist()
+        if not any(number in known for known in seen)
+    ]  # fmt: skip
+    outcomes = {True: 0, False: 0}
+    for _ in range(3_000):
+        at = rng.choice(fresh) * PAGE + rng.integers(0, 40 if rng.random() < 0.5 else PAGE, rng.integers(1, 4))
+        room[at] = rng.integers(0, 256, len(at))
+        outcomes[follow()] += 1
+        room[at] = file[at]
+    assert min(outcomes.values()) > 200
 
 
 USERS = 900

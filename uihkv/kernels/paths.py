@@ -26,7 +26,7 @@ _BY_ROW, _BY_KEY, _BEFORE_KEY = range(3)
 
 
 @njit(nogil=True, cache=True)
-def _word(address: Any) -> Any:
+def big_endian(address: Any) -> Any:
     """A word of a key as the number by which keys are ordered: they are stored big-endian."""
     word = np.uint64(load_i64(address))
     low = np.uint64(0x00FF00FF00FF00FF)
@@ -40,7 +40,7 @@ def _word(address: Any) -> Any:
 def _compare(one: Any, other: Any, words: Any) -> Any:
     """Negative, 0 or positive: how the keys at two addresses are ordered."""
     for word in range(words):
-        mine, theirs = _word(one + 8 * word), _word(other + 8 * word)
+        mine, theirs = big_endian(one + 8 * word), big_endian(other + 8 * word)
         if mine != theirs:
             return -1 if mine < theirs else 1
     return 0
@@ -50,7 +50,7 @@ def _compare(one: Any, other: Any, words: Any) -> Any:
 def _compare_row(address: Any, key: Any, row: Any, words: Any) -> Any:
     """How the key at an address and one of ``key`` are ordered."""
     for word in range(words):
-        mine, theirs = _word(address + 8 * word), key[row, word]
+        mine, theirs = big_endian(address + 8 * word), key[row, word]
         if mine != theirs:
             return -1 if mine < theirs else 1
     return 0

@@ -13,7 +13,7 @@ from numba import njit
 
 from uihkv.chunk import DESCRIPTOR_BYTES, HEADER_BYTES, SCHEMA_AT
 from uihkv.kernels import status
-from uihkv.kernels.memory import load_u16, load_u32
+from uihkv.kernels.memory import load_i64, load_u16, load_u32
 
 _OK = status.OK
 _GAP = status.GAP
@@ -60,30 +60,31 @@ def shard_of_user(user: Any, shards: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def find_rows(user: Any, first_user: Any, users: Any, row: Any) -> None:
+def find_rows(user: Any, index: Any, row: Any) -> None:
     """Row of each user in a directory, -1 where it has none.
 
     Args:
         user: int64[n].
-        first_user: int64[shards + 1], each shard's users, who ascend.
-        users: int64[users].
+        index: int64[shards, 3], of each shard: the address of its users, who ascend, that of their rows, how many.
         row: int64[n], the output.
 
     """
-    shards = len(first_user) - 1
+    shards = len(index)
     for i in range(len(user)):
         wanted = user[i]
         shard = shard_of_user(wanted, shards)
-        low = first_user[shard]
-        until = first_user[shard + 1]
+        users = index[shard, 0]
+        low = np.int64(0)
+        until = index[shard, 2]
         high = until
         while low < high:
             middle = (low + high) >> 1
-            if users[middle] < wanted:
+            if load_i64(users + 8 * middle) < wanted:
                 low = middle + 1
             else:
                 high = middle
-        row[i] = low if low < until and users[low] == wanted else -1
+        found = low < until and load_i64(users + 8 * low) == wanted
+        row[i] = load_i64(index[shard, 1] + 8 * low) if found else -1
 
 
 @njit(nogil=True, cache=True)
@@ -121,14 +122,14 @@ def cut_windows(row: Any, version: Any, max_len: Any, end: Any, first_tail: Any,
 
 
 @njit(nogil=True, cache=True)
-def count_slices(row: Any, low: Any, high: Any, first_chunk: Any, start: Any, end: Any, first_tail: Any) -> Any:
+def count_slices(row: Any, low: Any, high: Any, chunks_of: Any, start: Any, end: Any, first_tail: Any) -> Any:
     """How many slices the windows are cut into. Arguments as in :func:`plan_slices`."""
     total = 0
     for i in range(len(row)):
         if low[i] >= high[i]:
             continue
-        until = first_chunk[row[i] + 1]
-        chunk = _first_past(end, first_chunk[row[i]], until, low[i])
+        until = chunks_of[row[i], 1]
+        chunk = _first_past(end, chunks_of[row[i], 0], until, low[i])
         while chunk < until and start[chunk] < high[i]:
             total += 1
             chunk += 1
@@ -139,7 +140,7 @@ def count_slices(row: Any, low: Any, high: Any, first_chunk: Any, start: Any, en
 
 @njit(nogil=True, cache=True)
 def plan_slices(
-    row: Any, low: Any, high: Any, out: Any, first_chunk: Any, start: Any, end: Any, first_tail: Any,
+    row: Any, low: Any, high: Any, out: Any, chunks_of: Any, start: Any, end: Any, first_tail: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
 ) -> Any:  # fmt: skip
     """Cut windows into slices of entries.
@@ -148,7 +149,7 @@ def plan_slices(
         row: int64[windows], the user's row among the shard's users.
         low, high: int64[windows], versions; empty where ``low >= high``.
         out: int64[windows], where the window's first event goes in the output.
-        first_chunk: int64[users + 1], the user's chunks among the entries.
+        chunks_of: int64[rows, 2], where each user's chunks begin and end among the entries.
         start, end: int64[entries], ranges; entries from ``first_tail`` are the users' tails.
         slice_*: outputs, as many as :func:`count_slices` says.
 
@@ -161,8 +162,8 @@ def plan_slices(
         version = low[i]
         if version >= high[i]:
             continue
-        until = first_chunk[row[i] + 1]
-        chunk = _first_past(end, first_chunk[row[i]], until, version)
+        until = chunks_of[row[i], 1]
+        chunk = _first_past(end, chunks_of[row[i], 0], until, version)
         while version < high[i]:
             if chunk < until:
                 entry = chunk

@@ -38,7 +38,7 @@ def load_zones(address: Any, entry: Any, want_block: Any, zone: Any, known: Any)
 
 
 @njit(nogil=True, cache=True)
-def newest_entries(row: Any, version: Any, first_chunk: Any, start: Any, first_tail: Any, position: Any) -> None:
+def newest_entries(row: Any, version: Any, chunks_of: Any, start: Any, first_tail: Any, position: Any) -> None:
     """Where each prefix ends: the number of its user's entries that hold events below ``version``.
 
     The entries of a user are its chunks in order, then its tail; ``position`` counts those that start below.
@@ -47,8 +47,8 @@ def newest_entries(row: Any, version: Any, first_chunk: Any, start: Any, first_t
         position[i] = 0
         if row[i] < 0 or version[i] <= 0:
             continue
-        low = first_chunk[row[i]]
-        high = first_chunk[row[i] + 1]
+        low = chunks_of[row[i], 0]
+        high = chunks_of[row[i], 1]
         begin = low
         until = high
         while low < high:

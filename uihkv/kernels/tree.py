@@ -24,7 +24,7 @@ MAGIC = 0xBEEFC0DE
 VERSION = 1
 _BRANCH, _LEAF = 1, 2
 _BIG = 1
-_DEEPEST = 32
+DEEPEST = 32
 
 FOUND_ALL, DAMAGED, OTHER_KEY = range(3)
 
@@ -36,7 +36,7 @@ def is_environment(base: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _nodes_of(page: Any, number: Any, page_bytes: Any) -> Any:
+def nodes_of(page: Any, number: Any, page_bytes: Any) -> Any:
     """Number of nodes, negative where it is no page of a tree, and whether they are leaves."""
     flags = load_u16(page + 10)
     lower = load_u16(page + 12)
@@ -50,7 +50,7 @@ def _nodes_of(page: Any, number: Any, page_bytes: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _child_of(page: Any, index: Any, page_bytes: Any, pages: Any) -> Any:
+def child_of(page: Any, index: Any, page_bytes: Any, pages: Any) -> Any:
     """Number of the page that a branch's node names; -1: none."""
     at = load_u16(page + PAGE_HEADER + 2 * index)
     if at < PAGE_HEADER or at + NODE_HEADER > page_bytes:
@@ -60,20 +60,45 @@ def _child_of(page: Any, index: Any, page_bytes: Any, pages: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _ask_for_children(base: Any, page: Any, nodes: Any, page_bytes: Any, pages: Any) -> None:
+def ask_for_children(base: Any, page: Any, nodes: Any, page_bytes: Any, pages: Any) -> None:
     """Ask for all children of a branch together, if the first is not in memory."""
-    first = _child_of(page, 0, page_bytes, pages)
+    first = child_of(page, 0, page_bytes, pages)
     if first < 0 or is_in_memory(base + first * page_bytes):
         return
     for index in range(nodes):
-        child = _child_of(page, index, page_bytes, pages)
+        child = child_of(page, index, page_bytes, pages)
         if child >= 0:
             ask_for_page(base + child * page_bytes)
 
 
 @njit(nogil=True, cache=True)
+def value_of(base: Any, pages: Any, page_bytes: Any, page: Any, index: Any, key_words: Any) -> Any:
+    """Status, addresses of a leaf's key and of its value, and bytes of the value."""
+    none = np.int64(0)
+    at = load_u16(page + PAGE_HEADER + 2 * index)
+    if at < PAGE_HEADER or at + NODE_HEADER > page_bytes:
+        return DAMAGED, none, none, none
+    node = page + at
+    flags = load_u16(node + 4)
+    key_bytes = load_u16(node + 6)
+    if key_bytes != 8 * key_words:
+        return OTHER_KEY, none, none, none
+    value_bytes = load_u32(node)
+    value = NODE_HEADER + key_bytes
+    if flags & ~_BIG or at + value + (8 if flags & _BIG else value_bytes) > page_bytes:
+        return DAMAGED, none, none, none
+    if not flags & _BIG:
+        return FOUND_ALL, node + NODE_HEADER, node + value, value_bytes
+    first = load_i64(node + value)
+    own = (PAGE_HEADER + value_bytes + page_bytes - 1) // page_bytes
+    if first < 0 or first + own > pages:
+        return DAMAGED, none, none, none
+    return FOUND_ALL, node + NODE_HEADER, base + first * page_bytes + PAGE_HEADER, value_bytes
+
+
+@njit(nogil=True, cache=True)
 def walk_tree(
-    base: Any, pages: Any, page_bytes: Any, root: Any, key_words: Any, key: Any, address: Any, size: Any
+    base: Any, pages: Any, page_bytes: Any, root: Any, key_words: Any, key: Any, address: Any, size: Any, leaf: Any
 ) -> Any:
     """List a tree in the order of its keys.
 
@@ -85,68 +110,59 @@ def walk_tree(
         key_words: words of 8 bytes in each key.
         key: int64[n, key_words], output: the keys' bytes.
         address, size: int64[n], outputs: where the values lie.
+        leaf: int64[leaves, 2], output: each leaf's page, and how many values it and the leaves before it have.
 
     Returns:
-        status, how many were found.
+        status, how many values were found, how many leaves.
 
     """
     found = 0
+    leaves = 0
     visited = 0
-    path = np.empty(_DEEPEST, np.int64)
-    place = np.empty(_DEEPEST, np.int64)
+    path = np.empty(DEEPEST, np.int64)
+    place = np.empty(DEEPEST, np.int64)
     depth = -1
     number = root
     if root < 0:
-        return FOUND_ALL, found
+        return FOUND_ALL, found, leaves
     while True:
         # Down to the leaf at the left.
         while True:
-            if number < 0 or number >= pages or visited > pages or depth + 1 >= _DEEPEST:
-                return DAMAGED, found
+            if number < 0 or number >= pages or visited > pages or depth + 1 >= DEEPEST:
+                return DAMAGED, found, leaves
             visited += 1
             page = base + number * page_bytes
-            nodes, leaf = _nodes_of(page, number, page_bytes)
-            if nodes < 0 or (nodes == 0 and not leaf):
-                return DAMAGED, found
-            if leaf:
+            nodes, is_leaf = nodes_of(page, number, page_bytes)
+            if nodes < 0 or (nodes == 0 and not is_leaf):
+                return DAMAGED, found, leaves
+            if is_leaf:
                 break
-            _ask_for_children(base, page, nodes, page_bytes, pages)
+            ask_for_children(base, page, nodes, page_bytes, pages)
             depth += 1
             path[depth] = number
             place[depth] = 0
-            number = _child_of(page, 0, page_bytes, pages)
+            number = child_of(page, 0, page_bytes, pages)
+        if found + nodes > len(size) or leaves >= len(leaf):
+            return DAMAGED, found, leaves
         for index in range(nodes):
-            at = load_u16(page + PAGE_HEADER + 2 * index)
-            if at < PAGE_HEADER or at + NODE_HEADER > page_bytes or found >= len(size):
-                return DAMAGED, found
-            node = page + at
-            flags = load_u16(node + 4)
-            key_bytes = load_u16(node + 6)
-            if key_bytes != 8 * key_words:
-                return OTHER_KEY, found
-            value_bytes = load_u32(node)
-            value = NODE_HEADER + key_bytes
-            if flags & ~_BIG or at + value + (8 if flags & _BIG else value_bytes) > page_bytes:
-                return DAMAGED, found
+            code, key_at, value_at, value_bytes = value_of(base, pages, page_bytes, page, index, key_words)
+            if code != FOUND_ALL:
+                return code, found, leaves
             for word in range(key_words):
-                key[found, word] = load_i64(node + NODE_HEADER + 8 * word)
-            if flags & _BIG:
-                first = load_i64(node + value)
-                own = (PAGE_HEADER + value_bytes + page_bytes - 1) // page_bytes
-                if first < 0 or first + own > pages:
-                    return DAMAGED, found
-                address[found] = base + first * page_bytes + PAGE_HEADER
-            else:
-                address[found] = node + value
+                key[found, word] = load_i64(key_at + 8 * word)
+            address[found] = value_at
             size[found] = value_bytes
             found += 1
+        leaf[leaves, 0] = number
+        leaf[leaves, 1] = found
+        leaves += 1
         # Up to where a branch has a next child.
         while True:
             if depth < 0:
-                return FOUND_ALL, found
+                return FOUND_ALL, found, leaves
             page = base + path[depth] * page_bytes
             place[depth] += 1
             if place[depth] < (load_u16(page + 12) - PAGE_HEADER) >> 1:
-                number = _child_of(page, place[depth], page_bytes, pages)
+                number = child_of(page, place[depth], page_bytes, pages)
                 break
             depth -= 1
