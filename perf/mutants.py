@@ -41,11 +41,12 @@ from uihkv.chunk import (
     SHORT_HEADER_BYTES,
     ZONE_BYTES,
 )
-from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, decode_list_elements, decode_list_lengths
+from uihkv.codec import Entries, Layouts, Slices, decode_fixed, decode_list_elements, decode_list_lengths
 from uihkv.coded import read_coded
 from uihkv.events import Events
 from uihkv.evolution import with_column, with_wider_column, without_column
 from uihkv.kernels import decode as kernels
+from uihkv.readcolumns import column_type
 
 USER = -7
 START = 40

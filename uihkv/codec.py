@@ -8,11 +8,10 @@ before a kernel runs and raise after; the kernels do neither.
 from __future__ import annotations
 
 import copy
-import itertools
 import mmap
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,8 +25,11 @@ from uihkv.kernels import decode as _decode
 from uihkv.kernels import encode as _encode
 from uihkv.kernels import status
 from uihkv.kernels.ahead import are_in_memory, ask_for_pages, find_blocks
+from uihkv.kernels.parts import COUNTERS, are_done, cut_parts, read_parts
 from uihkv.kernels.plan import list_bound
-from uihkv.schema import TS, VISIBLE_AT, Schema
+from uihkv.readcolumns import ReadColumns
+from uihkv.schema import TS, Schema
+from uihkv.threads import Threads
 
 Int64s = NDArray[np.int64]
 Array = NDArray[Any]
@@ -48,8 +50,15 @@ _LARGE_BYTES = 1 << 18
 _LOOKED_AT = 16
 """Of how many values it is looked up whether their pages are in memory; that costs a fraction of a microsecond each."""
 
+_KEPT_COLUMNS = 64
+"""Choices of columns that are kept: of every model that reads the store."""
+
 _MIN_THREAD_EVENTS = 1 << 14
 """Fewer events are decoded before another thread has woken up."""
+
+_MIN_PART_EVENTS = 1 << 12
+_PARTS_A_THREAD = 16
+"""A thread waits for the others for as long as a part takes, at most."""
 
 
 class Layouts:
@@ -62,6 +71,7 @@ class Layouts:
     """
 
     __slots__ = (
+        "_columns",
         "blocks",
         "elements",
         "kind",
@@ -80,6 +90,7 @@ class Layouts:
         self.elements = self._table("elements", widest)
         self.blocks = np.array([layout.blocks for layout in self.layouts], np.int64)
         self.ragged = np.array([layout.ragged for layout in self.layouts], np.bool_)
+        self._columns: dict[tuple[str, ...], ReadColumns] = {}
 
     def _table(self, name: str, widest: int) -> Int64s:
         table = np.zeros((len(self.layouts), widest), np.int64)
@@ -96,13 +107,6 @@ class Layouts:
         """Whether the schema in force has lists in a column."""
         return name in self.schema and self.schema[name].ragged
 
-    def further_blocks(self, name: str) -> int:
-        """Blocks that a column has beside its first: of a ragged one 1, of a coded one 2."""
-        if name not in self.schema:
-            return 0
-        column = self.schema[name]
-        return 2 if column.coded else int(column.ragged)
-
     def first_blocks(self, names: Sequence[str]) -> Int64s:
         """Block where each column begins in each version, -1 where it lacks: int64[versions, names].
 
@@ -113,6 +117,15 @@ class Layouts:
         return np.array(
             [[layout.first_block.get(column, -1) for column in wanted] for layout in self.layouts], np.int64
         ).reshape(len(self.layouts), len(names))
+
+    def columns(self, names: tuple[str, ...]) -> ReadColumns:
+        """What a read of these columns needs to know; worked out when they are first asked for."""
+        found = self._columns.get(names)
+        if found is None:
+            found = ReadColumns.of(self.schema, names, self.first_blocks(names))
+            if len(self._columns) < _KEPT_COLUMNS:
+                self._columns[names] = found
+        return found
 
 
 class Entries:
@@ -244,68 +257,6 @@ class Slices:
         order = np.argsort(self.entry, kind="stable")
         return Slices(self.entry[order], self.first[order], self.last[order], self.out[order])
 
-    def split(self, parts: int, min_events: int) -> list[Slices]:
-        """At most so many parts of about equally many events, none of a chunk in two; slices sorted by entry."""
-        events = np.cumsum(self.last - self.first)
-        total = int(events[-1]) if len(events) else 0
-        parts = min(parts, max(1, total // min_events))
-        if parts == 1:
-            return [self]
-        cuts = np.searchsorted(events, total * np.arange(1, parts) // parts)
-        cuts = np.searchsorted(self.entry, self.entry[cuts])  # back to where the chunk begins
-        bounds = np.unique(np.concatenate([[0], cuts, [len(events)]])).tolist()
-        return [
-            Slices(self.entry[a:b], self.first[a:b], self.last[a:b], self.out[a:b])
-            for a, b in itertools.pairwise(bounds)
-        ]
-
-
-class Threads:
-    """Threads that decode parts of a batch; each call holds no GIL.
-
-    Args:
-        count: how many, the calling one included.
-
-    """
-
-    __slots__ = ("_pool", "count")
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._pool = ThreadPoolExecutor(count - 1, "uihkv-read")
-
-    def run(self, work: Callable[[Slices], None], parts: list[Slices]) -> None:
-        """Do all parts, the first in the calling thread; raises what the first of them raises, when all have ended."""
-        others = [self._pool.submit(work, part) for part in parts[1:]]
-        try:
-            work(parts[0])
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(wait=True)
-
-
-def column_type(schema: Schema, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Element type and shape of a readable column."""
-    if name in (TS, VISIBLE_AT):
-        return np.dtype(np.int64), ()
-    column = schema[name]
-    return column.numpy_dtype, column.shape
-
-
-def default_bits(schema: Schema, name: str) -> int:
-    """The low bytes with which a column is filled where a chunk lacks it."""
-    if name in (TS, VISIBLE_AT):
-        return 0
-    column = schema[name]
-    value = np.zeros(8, np.uint8)
-    value[: column.numpy_dtype.itemsize] = np.array([column.default_element], column.numpy_dtype).view(np.uint8)
-    return int(value.view(np.int64)[0])
-
 
 def decode_fixed(
     entries: Entries,
@@ -314,10 +265,12 @@ def decode_fixed(
     outputs: dict[str, Array],
     verify: int,
     threads: Threads | None = None,
+    address: Int64s | None = None,
 ) -> tuple[int, int]:
     """Decode columns without lists into outputs ``[N, *shape]``, C-contiguous, in the schema's types.
 
-    With threads, each takes whole chunks, about as many events as the others.
+    With threads, each takes whole chunks, some thousand events at a time. ``address``: int64[outputs], where they
+    lie, if that is known.
 
     Returns:
         chunks that the slices touch, and the stored bytes of the columns' blocks in them.
@@ -326,73 +279,54 @@ def decode_fixed(
         CorruptChunkError: where a checksum fails or a block does not decompress.
 
     """
-    names = list(outputs)
-    schema = layouts.schema
-    types = [column_type(schema, name) for name in names]
+    columns = layouts.columns(tuple(outputs))
+    if address is None:
+        address = np.array([array.__array_interface__["data"][0] for array in outputs.values()], np.int64)
+    events = len(next(iter(outputs.values()))) if outputs else 0
     return _run(
-        entries,
-        slices,
-        layouts,
-        layouts.first_blocks(names),
-        np.array([array.ctypes.data for array in outputs.values()], np.int64),
-        np.array([dtype.itemsize for dtype, _ in types], np.int64),
-        np.array([np.prod(shape, dtype=np.int64) for _, shape in types], np.int64),
-        np.array([default_bits(schema, name) for name in names], np.int64),
-        verify,
-        threads,
-    )
+        entries, slices, layouts, columns.first, address, columns.width, columns.elements, columns.default, verify,
+        events, threads,
+    )  # fmt: skip
 
 
 def _run(
     entries: Entries, slices: Slices, layouts: Layouts, block: Int64s, address: Int64s, width: Int64s,
-    elements: Int64s, default: Int64s, verify: int, threads: Threads | None = None,
+    elements: Int64s, default: Int64s, verify: int, events: int = 0, threads: Threads | None = None,
 ) -> tuple[int, int]:  # fmt: skip
-    parts = [slices] if threads is None else slices.split(threads.count, _MIN_THREAD_EVENTS)
-    costs: list[tuple[int, int]] = []
-
-    def run(part: Slices) -> None:
-        costs.append(_run_part(entries, part, layouts, block, address, width, elements, default, verify))
-
-    if len(parts) == 1 or threads is None:
-        run(parts[0])
-    else:
-        threads.run(run, parts)
-    return sum(chunks for chunks, _ in costs), sum(stored for _, stored in costs)
-
-
-def _run_part(
-    entries: Entries, slices: Slices, layouts: Layouts, block: Int64s, address: Int64s, width: Int64s,
-    elements: Int64s, default: Int64s, verify: int,
-) -> tuple[int, int]:  # fmt: skip
-    code, entry, chunks, stored = _decode.read_blocks(
-        entries.address, entries.user, entries.verified,
-        slices.entry, slices.first, slices.last, slices.out,
-        layouts.width, layouts.kind, layouts.elements,
-        block, address, width, elements, default,
-        verify, np.empty(max(entries.scratch_bytes, 1), np.uint8),
+    numbers = (
+        entries.address, entries.user, entries.verified, slices.entry, slices.first, slices.last, slices.out,
+        layouts.width, layouts.kind, layouts.elements, block, address, width, elements, default, verify,
     )  # fmt: skip
-    if code != status.OK:
-        raise entries.error(code, entry)
-    return int(chunks), int(stored)
+    scratch_bytes = max(entries.scratch_bytes, 1)
+    if threads is None or events < 2 * _MIN_THREAD_EVENTS:
+        code, entry, chunks, stored = _decode.read_blocks(*numbers, np.empty(scratch_bytes, np.uint8))
+        if code != status.OK:
+            raise entries.error(code, entry)
+        return chunks, stored
+    part_events = max(_MIN_PART_EVENTS, events // (threads.count * _PARTS_A_THREAD))
+    bounds = cut_parts(slices.entry, slices.first, slices.last, part_events)
+    outcome = np.empty((len(bounds) - 1, 4), np.int64)
+    counters = np.zeros(COUNTERS, np.int64)
+    threads.share(
+        [
+            partial(read_parts, *numbers, np.empty(scratch_bytes, np.uint8), bounds, outcome, counters)
+            for _ in range(min(threads.count, len(outcome)))
+        ],
+        lambda: are_done(counters, len(outcome)),
+    )
+    failed = np.flatnonzero(outcome[:, 0] != status.OK)
+    if len(failed):
+        raise entries.error(int(outcome[failed[0], 0]), int(outcome[failed[0], 1]))
+    return int(outcome[:, 2].sum()), int(outcome[:, 3].sum())
 
 
 def measure_slices(entries: Entries, layouts: Layouts, slices: Slices, names: Sequence[str]) -> tuple[int, int]:
     """Chunks that slices, sorted by entry, touch, and the stored bytes of these columns' blocks in them."""
     chunks, size = _decode.measure_blocks(
         entries.address, slices.entry, layouts.width, layouts.elements, layouts.kind,
-        _all_blocks(layouts, names),
+        layouts.columns(tuple(names)).blocks,
     )  # fmt: skip
     return int(chunks), int(size)
-
-
-def _all_blocks(layouts: Layouts, names: Sequence[str]) -> Int64s:
-    """Every block of these columns in each version, negative where it lacks: int64[versions, blocks]."""
-    first = layouts.first_blocks(names)
-    blocks = [first]
-    for place, name in enumerate(names):
-        one = first[:, place : place + 1]
-        blocks += [np.where(one < 0, one, one + 1 + more) for more in range(layouts.further_blocks(name))]
-    return np.ascontiguousarray(np.concatenate(blocks, axis=1))
 
 
 def ask_for_blocks(
@@ -406,7 +340,7 @@ def ask_for_blocks(
         always: also when a few of the pages, looked at first, are in memory.
 
     """
-    blocks = _all_blocks(layouts, names)
+    blocks = layouts.columns(tuple(names)).blocks
 
     def find(entry: Int64s) -> tuple[Int64s, Int64s]:
         begin, end = np.empty((2, len(entry), blocks.shape[1]), np.int64)
@@ -486,7 +420,7 @@ def decode_list_elements(
     """
     if not len(slices.entry):
         return
-    longest = int((entries.end - entries.start)[slices.entry].max())
+    longest = int((entries.end[slices.entry] - entries.start[slices.entry]).max())
     code, entry = _decode.read_lists(
         entries.address, entries.user, entries.verified,
         slices.entry, slices.first, slices.last, slices.out,

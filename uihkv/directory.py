@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from uihkv.codec import Layouts, ask_for_values
 from uihkv.errors import CorruptChunkError
-from uihkv.kernels.plan import find_rows
+from uihkv.kernels.plan import are_open, find_rows
 from uihkv.listing import Listing
 from uihkv.shard import Shard
 
@@ -86,10 +86,9 @@ class SnapshotDirectory:
 
         """
         entries = self.entries
-        unused = entries.address[wanted] == 0
-        if not unused.any():
+        if are_open(entries.address, wanted):
             return 0
-        fresh = np.unique(wanted[unused])
+        fresh = np.unique(wanted[entries.address[wanted] == 0])
         address = self._listing.locate(fresh, self._transactions)
         asked = ask_for_values(entries, fresh, address, ahead == "values", always)
         entries.address[fresh] = address

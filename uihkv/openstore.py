@@ -25,13 +25,14 @@ from uihkv.newstore import shard_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from uihkv.codec import Layouts, Threads, Verify
+    from uihkv.codec import Layouts, Verify
     from uihkv.lanes import Lanes
     from uihkv.listing import NewestListing
     from uihkv.rewrite import ShardAccess, ShardView
     from uihkv.schema import Schema
     from uihkv.shard import Shard
     from uihkv.snapshot import Snapshot
+    from uihkv.threads import Threads
 
 Durability = Literal["sync", "relaxed"]
 """What a handle promises of its appends: ``Store.open`` says what each loses."""
@@ -317,7 +318,7 @@ class OpenStore:
                 snapshot.close()
 
     def _reading_pool(self) -> Threads | None:
-        from uihkv.codec import Threads
+        from uihkv.threads import Threads
 
         if self.threads > 1 and self._reading_threads is None:
             self._reading_threads = Threads(self.threads)

@@ -14,7 +14,7 @@ from typing import Any
 from uihkv.conditions import Condition, Test, parse_where
 from uihkv.errors import SchemaError
 from uihkv.sampling import StochasticLength
-from uihkv.schema import TS, Schema
+from uihkv.schema import TS, VISIBLE_AT, Schema
 
 _LONGEST = (1 << 63) - 1
 """No history is longer: versions are int64."""
@@ -113,7 +113,7 @@ class Projection:
         if self.columns is None:
             return (TS, *schema.names)
         for name in self.columns:
-            if name not in schema.readable:
+            if name not in schema and name not in (TS, VISIBLE_AT):
                 raise SchemaError(f"projection asks for column {name!r}; the store has {', '.join(schema.readable)}")
         return self.columns
 

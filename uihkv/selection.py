@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, greatest_times
+from uihkv.codec import Entries, Layouts, Slices, decode_fixed, greatest_times
 from uihkv.coded import match_coded
 from uihkv.conditions import Test
 from uihkv.directory import SnapshotDirectory
@@ -34,6 +34,7 @@ from uihkv.kernels.select import (
     load_zones,
     newest_entries,
 )
+from uihkv.readcolumns import column_type
 from uihkv.sampling import StochasticLength
 from uihkv.schema import TS
 

@@ -22,7 +22,6 @@ from uihkv.codec import (
     Entries,
     Layouts,
     Slices,
-    column_type,
     decode_fixed,
     decode_list_elements,
     decode_list_lengths,
@@ -37,6 +36,7 @@ from uihkv.freepages import list_free_pages
 from uihkv.kernels.decode import VERIFY_ONCE
 from uihkv.kernels.plan import lift_visible
 from uihkv.nametable import NameTable
+from uihkv.readcolumns import column_type
 from uihkv.schema import TS, VISIBLE_AT
 from uihkv.sources import UNKNOWN, SourceRecord
 from uihkv.tree import Growth, Leaves, PathCheck, list_growth, list_values

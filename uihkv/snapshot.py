@@ -12,7 +12,6 @@ or past the pointer's version; bytes that are not what was written raise and are
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,10 +27,8 @@ from uihkv.codec import (
     VERIFY_CODES,
     Layouts,
     Slices,
-    Threads,
     Verify,
     ask_for_blocks,
-    column_type,
     decode_fixed,
     measure_slices,
 )
@@ -40,7 +37,7 @@ from uihkv.environment import page_errors
 from uihkv.errors import PointerError, SchemaError, StoreClosedError, TrimmedError
 from uihkv.histories import Histories, ReadCost
 from uihkv.kernels import status
-from uihkv.kernels.plan import count_slices, cut_windows, plan_slices
+from uihkv.kernels.plan import are_tails_open, cut_windows, plan_by_entry
 from uihkv.kernels.resolve import find_versions, group_rows, take_last
 from uihkv.listing import NewestListing, Predecessor
 from uihkv.lookup import UserLookup
@@ -51,6 +48,7 @@ from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
 from uihkv.slabs import Slab, SlabPool
+from uihkv.threads import Threads
 from uihkv.userids import UserIds, is_string
 
 if TYPE_CHECKING:
@@ -91,6 +89,7 @@ class Snapshot:
         self._closed = False
         self._pid = os.getpid()
         self._shards = tuple(shards)
+        self._path = self._shards[0].path.parent
         self._transactions: list[Any] = []
         self._newest_listing = NewestListing() if newest is None else newest
         self._directory_made: SnapshotDirectory | None = None
@@ -143,7 +142,7 @@ class Snapshot:
                 raise StoreClosedError("the snapshot is closed; take a new one with store.snapshot()")
             self._reading += 1
         try:
-            with page_errors(self._shards[0].path.parent):
+            with page_errors(self._path):
                 yield
         finally:
             with self._condition:
@@ -381,7 +380,7 @@ class Snapshot:
             prefix = cut_prefixes(directory, prefix, pointers, "truncate", False)
             slices = self._plan_slices(directory, prefix)
             asked += self._prepare(directory, slices.entry, self._ahead(names), always=True)
-            return asked + ask_for_blocks(directory.entries, self._layouts, slices.by_entry(), names, always=True)
+            return asked + ask_for_blocks(directory.entries, self._layouts, slices, names, always=True)
 
     def _ahead(self, names: Sequence[str]) -> Ahead:
         """What of a chunk to ask for before its header is known."""
@@ -406,7 +405,7 @@ class Snapshot:
         return moment if moment is not None else pointers.last_ts
 
     def _read(
-        self, pointers: Pointers, projection: Projection, names: Sequence[str], moment: Int64s | None, epoch: int,
+        self, pointers: Pointers, projection: Projection, names: tuple[str, ...], moment: Int64s | None, epoch: int,
         on_missing: str, on_trimmed: OnTrimmed, since: Int64s | None, out: Histories | None,
     ) -> Histories:  # fmt: skip
         directory = self._directory()
@@ -417,10 +416,12 @@ class Snapshot:
         prefix = cut_prefixes(directory, prefix, pointers, on_trimmed, projection.selects)
         windows = self._choose(directory, prefix, pointers, projection, moment, epoch, on_trimmed)
         n = int(windows.offsets[-1])
-        fixed, slab = self._outputs(names, n, None if out is None else out.take_slab())
+        fixed, address, slab = self._outputs(names, n, None if out is None else out.take_slab())
         slices = self._slices(directory, windows, self._ahead(names))
         ask_for_blocks(directory.entries, self._layouts, slices, names)
-        chunks, stored = decode_fixed(directory.entries, self._layouts, slices, fixed, self._verify, self._threads)
+        chunks, stored = decode_fixed(
+            directory.entries, self._layouts, slices, fixed, self._verify, self._threads, address
+        )
         if pointers.last_ts is not None:
             whole = windows is prefix and (since is None or bool((prefix.low < prefix.high)[prefix.high > 0].all()))
             self._prove(directory, prefix, pointers, fixed.get(TS) if whole else None)
@@ -440,8 +441,7 @@ class Snapshot:
             events=n, chunks_considered=windows.considered or len(slices.entry), chunks_skipped=windows.skipped,
             chunks_read=chunks, bytes_read=stored, bytes_decoded=sum(array.nbytes for array in arrays),
         )  # fmt: skip
-        dtypes = {name: self.schema[name].dtype for name in names if name in self.schema}
-        return Histories(windows.offsets, columns, element_offsets, slab, cost, dtypes)
+        return Histories(windows.offsets, columns, element_offsets, slab, cost, self._layouts.columns(names).dtypes)
 
     def _newest(
         self, directory: SnapshotDirectory, row: Int64s, pointers: Pointers, max_len: int | None, on_missing: str
@@ -486,28 +486,26 @@ class Snapshot:
             )
         return windows
 
-    def _outputs(self, names: Sequence[str], n: int, reused: Slab | None) -> tuple[dict[str, Array], Slab]:
-        """Arrays for the columns without lists, uninitialised, carved from one slab.
+    def _outputs(self, names: tuple[str, ...], n: int, reused: Slab | None) -> tuple[dict[str, Array], Int64s, Slab]:
+        """Arrays for the columns without lists, uninitialised, carved from one slab, and their addresses.
 
         One allocation keeps the allocator from giving pages back to the system, and getting them zeroed again, at
         every batch, as it does with several large arrays; and lets the system use large pages. A large slab is lent by
         :mod:`uihkv.slabs`.
         """
-        forms = [
-            (name, *column_type(self.schema, name))
-            for name in names
-            if name in (TS, VISIBLE_AT) or not self.schema[name].varying
-        ]
-        sizes = [n * math.prod(shape) * dtype.itemsize for _, dtype, shape in forms]
+        columns = self._layouts.columns(names).fixed
+        sizes = [n * column.event_bytes for column in columns]
         starts = list(itertools.accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
         slab = reused
         if slab is None or len(slab) < starts[-1]:
             slab = self._slabs.lend(starts[-1])
         fixed = {
-            name: slab[start : start + size].view(dtype).reshape(n, *shape)
-            for (name, dtype, shape), start, size in zip(forms, starts, sizes, strict=False)
+            column.name: np.ndarray((n, *column.shape), column.dtype, slab, start)
+            for column, start in zip(columns, starts, strict=False)
         }
-        return fixed, slab
+        address = np.array(starts[:-1], np.int64)
+        address += slab.__array_interface__["data"][0]
+        return fixed, address, slab
 
     def _prove(self, directory: SnapshotDirectory, window: Windows, pointers: Pointers, ts: Int64s | None) -> None:
         """Compare ``last_ts`` of each pointer with the event that it names; ``ts`` of the windows, if it was read."""
@@ -537,9 +535,9 @@ class Snapshot:
 
     def _open_tails(self, directory: SnapshotDirectory, row: Int64s) -> None:
         """Make sure that the tails of these users are open: only then their heads are known."""
-        known = row[row >= 0]
-        known += directory.entries.first_tail
-        self._prepare(directory, known)
+        entries = directory.entries
+        if not are_tails_open(entries.address, row, entries.first_tail):
+            self._prepare(directory, row[row >= 0] + entries.first_tail)
 
     def _heads(self, directory: SnapshotDirectory, row: Int64s) -> Int64s:
         """Versions that name whole histories; 0 for row -1."""
@@ -570,20 +568,18 @@ class Snapshot:
         return moment
 
     def _slices(self, directory: SnapshotDirectory, window: Windows, ahead: Ahead = "headers") -> Slices:
-        """Cut windows along chunks, and make sure that these are open."""
+        """Cut windows along chunks, sorted by entry, and make sure that these are open."""
         slices = self._plan_slices(directory, window)
         self._prepare(directory, slices.entry, ahead)
-        return slices.by_entry()
+        return slices
 
     def _plan_slices(self, directory: SnapshotDirectory, window: Windows) -> Slices:
-        """Cut windows along chunks."""
+        """Cut windows along chunks, sorted by entry."""
         entries = directory.entries
-        ranges = (directory.chunks_of, entries.start, entries.end, entries.first_tail)
-        n = count_slices(window.row, window.low, window.high, *ranges)
-        part = np.empty((4, n), np.int64)
-        code, at = plan_slices(
-            window.row, window.low, window.high, window.out, *ranges, part[0], part[1], part[2], part[3]
-        )
+        code, at, part = plan_by_entry(
+            window.row, window.low, window.high, window.out, directory.chunks_of, entries.start, entries.end,
+            entries.first_tail,
+        )  # fmt: skip
         if code != status.OK:
             raise entries.error(code, entries.first_tail + int(window.row[at]))
         return Slices(part[0], part[1], part[2], part[3])

@@ -685,8 +685,8 @@ class Store:
     def snapshot(self, *, verify: Verify = "once") -> Snapshot:
         """A consistent read view over all shards; close it, or use it in a ``with``.
 
-        Its first use lists what has changed since the handle's last listing: pages of keys, if a snapshot as old as that
-        was still open when this one was taken, else whole shards. So take the next one before you close the last.
+        Its first use lists what has changed since the handle's last listing: pages of keys, if a snapshot as old as
+        that was still open when this one was taken, else whole shards. So take the next one before you close the last.
 
         Args:
             verify: when checksums are checked: at a chunk's first use in the snapshot, always, or never.

@@ -36,12 +36,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uihkv import keys
-from uihkv.codec import Entries, Layouts, Slices, column_type, decode_fixed, greatest_times
+from uihkv.codec import Entries, Layouts, Slices, decode_fixed, greatest_times
 from uihkv.errors import CorruptChunkError, FormatError, UihkvError
 from uihkv.kernels.decode import VERIFY_ALWAYS
 from uihkv.kernels.select import load_zones
 from uihkv.maintenance import Problem, Progress, VerifyReport
 from uihkv.manifest import Manifest, read_manifest
+from uihkv.readcolumns import column_type
 from uihkv.rewrite import ShardAccess, UserParts, schema_versions
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.shard import Shard, read_ragged

@@ -11,7 +11,6 @@ from uihkv.codec import (
     Entries,
     Layouts,
     Slices,
-    column_type,
     decode_fixed,
     decode_list_elements,
     decode_list_lengths,
@@ -20,6 +19,7 @@ from uihkv.codec import (
 from uihkv.coded import read_coded
 from uihkv.events import Events
 from uihkv.kernels.decode import VERIFY_ONCE
+from uihkv.readcolumns import column_type
 from uihkv.schema import Schema
 
 USER = -7

@@ -17,6 +17,8 @@ from uihkv.kernels.memory import load_i64, load_u16, load_u32
 
 _OK = status.OK
 _GAP = status.GAP
+_DIGIT_BITS = 11
+_DIGITS = 1 << _DIGIT_BITS
 
 
 @njit(nogil=True, cache=True)
@@ -182,6 +184,86 @@ def plan_slices(
     if at != len(slice_entry):
         return _GAP, 0
     return _OK, 0
+
+
+@njit(nogil=True, cache=True)
+def order_of(key: Any, order: Any) -> None:
+    """The places of keys of 0 or more by which they ascend, those of equal ones as they stand: a radix sort.
+
+    Args:
+        key: int64[n].
+        order: int64[n], output.
+
+    """
+    n = len(key)
+    greatest = np.int64(0)
+    sorted_already = True
+    for i in range(n):
+        order[i] = i
+        greatest = max(greatest, key[i])
+        sorted_already = sorted_already and (i == 0 or key[i - 1] <= key[i])
+    if sorted_already:
+        return
+    count = np.empty(_DIGITS, np.int64)
+    other = np.empty(n, np.int64)
+    shift = 0
+    while greatest >> shift > 0:
+        count[:] = 0
+        for i in range(n):
+            count[key[i] >> shift & _DIGITS - 1] += 1
+        total = 0
+        for digit in range(_DIGITS):
+            here = count[digit]
+            count[digit] = total
+            total += here
+        for i in range(n):
+            digit = key[order[i]] >> shift & _DIGITS - 1
+            other[count[digit]] = order[i]
+            count[digit] += 1
+        order[:] = other
+        shift += _DIGIT_BITS
+
+
+@njit(nogil=True, cache=True)
+def plan_by_entry(
+    row: Any, low: Any, high: Any, out: Any, chunks_of: Any, start: Any, end: Any, first_tail: Any
+) -> Any:
+    """Cut windows into slices of entries, in the order of the entries. Arguments as in :func:`plan_slices`.
+
+    Returns:
+        status, the window that it is about, and the slices: int64[4, slices], entry, from, to and out.
+
+    """
+    n = count_slices(row, low, high, chunks_of, start, end, first_tail)
+    part = np.empty((4, n), np.int64)
+    code, at = plan_slices(row, low, high, out, chunks_of, start, end, first_tail, part[0], part[1], part[2], part[3])
+    if code != _OK:
+        return code, at, part
+    order = np.empty(n, np.int64)
+    order_of(part[0], order)
+    by_entry = np.empty((4, n), np.int64)
+    for i in range(n):
+        for field in range(4):
+            by_entry[field, i] = part[field, order[i]]
+    return code, at, by_entry
+
+
+@njit(nogil=True, cache=True)
+def are_open(address: Any, entry: Any) -> Any:
+    """Whether all of these entries are open: int64[n]."""
+    for i in range(len(entry)):
+        if address[entry[i]] == 0:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def are_tails_open(address: Any, row: Any, first_tail: Any) -> Any:
+    """Whether the tails of all of these rows are open: int64[n]; -1 is no row."""
+    for i in range(len(row)):
+        if row[i] >= 0 and address[first_tail + row[i]] == 0:
+            return False
+    return True
 
 
 @njit(nogil=True, cache=True)
