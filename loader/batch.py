@@ -88,7 +88,12 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, each once, without the slab's gaps."""
-        return sum(tensor.nbytes for tensor in self._tensors())
+        tensors = [*self.examples.values()]
+        for history in self.histories.values():
+            tensors += history.tensors()
+        if len(self.histories) > 1 or not isinstance(next(iter(self.histories.values())), TenantHistory):
+            tensors = list({id(tensor): tensor for tensor in tensors}.values())
+        return sum(tensor.nbytes for tensor in tensors)
 
     @property
     def expanded_nbytes(self) -> int:

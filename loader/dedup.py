@@ -164,6 +164,15 @@ class DedupHistory:
             some.max_length,
         )
 
+    def tensors(self) -> list[Tensor]:
+        """All of them; columns may share some."""
+        found: list[Tensor] = []
+        for column in self.columns_by_name.values():
+            found += (column.values, column.start, column.end)
+            if column.element_offsets is not None:
+                found.append(column.element_offsets)
+        return found
+
     def mapped(self, change: Callable[[Tensor], Any]) -> DedupHistory:
         """The same with other tensors."""
         return DedupHistory(

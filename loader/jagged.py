@@ -228,8 +228,11 @@ class TenantHistory:
     @property
     def expanded_nbytes(self) -> int:
         """Bytes of all columns and offsets."""
-        tensors = (self.offsets, *self.values.values(), *self.element_offsets.values())
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(tensor.nbytes for tensor in self.tensors())
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return (self.offsets, *self.values.values(), *self.element_offsets.values())
 
     def to_kjt(self, keys: Iterable[str] | None = None) -> Any:
         """Columns as the keys of a TorchRec ``KeyedJaggedTensor``: see :mod:`loader.adapters.torchrec`."""

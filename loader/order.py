@@ -35,7 +35,12 @@ def permute_examples(examples: int, seed: int, epoch: int, shuffle: bool = True)
     if not shuffle:
         return np.arange(examples, dtype=np.int64)
     words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(examples)
-    return np.argsort(words, kind="stable").astype(np.int64, copy=False)
+    # Different words have one order, which any sort finds; numpy's quickest takes a quarter of the stable one's time.
+    order = np.argsort(words)
+    ascending = words[order]
+    if (ascending[1:] == ascending[:-1]).any():  # of 64 random bits: in one of 10**7 epochs of a million examples
+        order = np.argsort(words, kind="stable")
+    return order.astype(np.int64, copy=False)
 
 
 def group_examples(order: Int64s, shard: Int64s, user: Int64s, window: int) -> Int64s:

@@ -6,8 +6,8 @@ the *lanes*, awaits them, feeds them from a source that is asynchronous, cancels
 
 A lane is a thread with a loop: wait for a place, take the next item, do its work, hand the result over. There are
 ``ahead`` places; a place is free again when the consumer took its result: that bounds all that is under way or ready.
-While half of them are ready, places go to the first lane alone; the others help when it does not keep up. Lanes that
-need not work take nothing from the consumer: neither the interpreter's lock, nor a core, nor the caches.
+It goes to the first lane when that one is idle; the others help when it does not keep up. Lanes that need not work take
+nothing from the consumer: neither the interpreter's lock, nor a core, nor the caches.
 
 Why one thread carries an item through all stages: handing it on between stages would cost a wake-up each and move its
 arrays from core to core; several items under way at once give the same parallelism. Why lanes take items and hand
@@ -150,7 +150,8 @@ class Pipeline(Generic[T, R]):
 
     def _free_place(self) -> None:
         if self._feed is None:
-            self._give(_NEXT, 0 if 2 * self._handoff.ready >= self._ahead else self._find_lane())
+            # In the consumer's thread, whose caches the step has filled: as few steps as can be.
+            self._give(_NEXT, 0 if self._given[0] == self._done[0] else self._find_lane())
             return
         with self._guard:
             if not self._ended:

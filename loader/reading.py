@@ -40,6 +40,9 @@ OnTrimmed = Literal["raise", "truncate"]
 
 TS = "ts"
 
+_NOTHING = np.zeros(1, np.int64)
+"""Offsets of no histories, which lend a read their memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -300,24 +303,31 @@ class _Reads:
         self._snapshot = snapshot
         self._epoch = request.epoch
         self._lease = lease
+        self._newest: Histories | None = None
         self.costs: list[ReadCost] = []
         self.size = 0
 
     def read(
         self, pointers: Pointers, projection: Projection, as_of: Int64s | None = None, since: Int64s | None = None
     ) -> Histories:
-        lease = self._lease
-        out = None if lease is None else Histories(np.zeros(1, np.int64), {}, slab=lease)
+        lease = self._lease = self._rest()
+        out = None if lease is None else Histories(_NOTHING, {}, slab=lease)
         histories = self._snapshot.read(
             pointers, projection, as_of=as_of, epoch=self._epoch, on_trimmed=self._on_trimmed, since=since, out=out
         )
         self.size += histories.nbytes
-        if lease is not None:
-            fixed = [histories.values(name) for name in histories if histories.element_offsets(name) is None]
-            used = end_in(lease, fixed)
-            self._lease = lease if used is None else lease[-(-used // 64) * 64 :]
+        self._newest = histories
         self.costs.append(histories.cost)
         return histories
+
+    def _rest(self) -> NDArray[np.uint8] | None:
+        """What the newest read has left of the lease."""
+        lease, histories = self._lease, self._newest
+        if lease is None or histories is None:
+            return lease
+        fixed = [histories.values(name) for name in histories if histories.element_offsets(name) is None]
+        used = end_in(lease, fixed)
+        return lease if used is None else lease[-(-used // 64) * 64 :]
 
     def read_joined(self, request: Request, projection: Projection) -> Histories:
         """A read with inline tails, whose cost is not told."""

@@ -5,8 +5,9 @@ about half the time of a read. So a read writes into a slab that an earlier batc
 
 - The slab that came back last is lent first: it is the one that the caches still hold. Five slabs of 14 MB in turn
   made a read take 1.8 times as long as two.
-- When the first batch has told how large batches are, as many slabs as a pass may need are made and touched at once,
-  before that batch is handed over. Else each of the next ones would wait for the system's pages.
+- When the first batch has told how large batches are, as many slabs as a pass may need are made and touched, before
+  that batch is handed over, by all lanes that have a batch by then. Each of the next ones would else wait for the
+  system's pages, before the consumer's eyes.
 
 A slab is lent as a *lease*: a numpy array over it. Every view of the lease, and every tensor over such a view, keeps
 the lease alive; when it dies, the slab is free. Nobody has to say that he is done, and nobody can be too early.
@@ -48,8 +49,10 @@ class SlabPool:
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._free: deque[Slab] = deque(maxlen=keep)  # one that is given back to a full deque drops the oldest
+        self._untouched: deque[tuple[Slab, int]] = deque()
         self._size = 0
-        self._growing = threading.Lock()
+        self._left = 0
+        self._changed = threading.Condition()
 
     def lend(self) -> Slab | None:
         """A lease of a slab as large as any batch so far; None before the first."""
@@ -67,18 +70,33 @@ class SlabPool:
 
     def note(self, size: int) -> None:
         """Say how many bytes a batch took; small ones are the allocator's."""
-        if size <= max(self._size, SMALLEST):
-            return
-        with (
-            self._growing
-        ):  # whose batch is ready meanwhile waits too: else a later one would, before the consumer's eyes
-            if size <= self._size:
-                return
-            for _ in range(0 if self._size else self._keep):
-                slab = np.empty(size * ROOM, np.uint8)
-                touch(slab, int(size * _TOUCHED))
+        if size > max(self._size, SMALLEST):
+            with self._changed:
+                if size > self._size:
+                    for _ in range(0 if self._size else self._keep):
+                        self._untouched.append((np.empty(size * ROOM, np.uint8), int(size * _TOUCHED)))
+                        self._left += 1
+                    self._size = size * ROOM
+        if self._left:
+            self._touch_all()
+
+    def _touch_all(self) -> None:
+        """Touch the slabs that are left, and wait for those that other lanes are at."""
+        while True:
+            try:
+                slab, size = self._untouched.popleft()
+            except IndexError:
+                break
+            try:
+                touch(slab, size)
                 self._free.append(slab)
-            self._size = size * ROOM
+            finally:
+                with self._changed:
+                    self._left -= 1
+                    self._changed.notify_all()
+        with self._changed:
+            while self._left:
+                self._changed.wait()
 
 
 def touch(slab: Slab, size: int) -> None:

@@ -1,7 +1,7 @@
 """What would others cost that feed a trainer with the same histories?
 
-The loader beside what a user would write instead (:mod:`perf.feeding.ways` says what each way is), at lengths 256,
-1,024 and 4,096, with ``--full`` 65,536 too. All of them feed the same examples, whole batches of the same columns as
+The loader beside what a user would write instead (:mod:`perf.feeding.ways` says what each way is), at length 1,024,
+with ``--full`` at 256, 4,096 and 65,536 too. All of them feed the same examples, whole batches of the same columns as
 torch tensors in the process that trains, and each is checked against the log, value by value, before it is timed. Each
 way has a process of its own; all are open at once and take turns, whole epochs, in an order drawn anew in each
 repetition, so that ratios are within repetitions. The page cache is warm.
@@ -38,15 +38,15 @@ from perf.loading import COLUMNS, Bench, batch_size
 from perf.processes import PeakMemory, cpu_seconds, list_tree
 from perf.report import Cell
 
-SHORT, LONG = (256, 1024, 4096), (256, 1024, 4096, 65_536)
+SHORT, LONG = (1024,), (256, 1024, 4096, 65_536)
 BATCH = 256
 """Most examples a batch; of long histories fewer."""
 MOST = {False: (8_192, 8_000_000), True: (32_768, 24_000_000)}
 """Examples, and events of all their windows: as many examples of a length are taken as exceed neither."""
-SLOW_S, SLOW_TURNS = 1.5, 3
+SLOW_S, SLOW_TURNS = 1.5, {False: 2, True: 3}
 """A way that takes longer over an epoch has fewer turns."""
 
-TOGETHER_S = 1.0
+TOGETHER_S = {False: 0.5, True: 1.0}
 Rows = list[dict[str, Cell]]
 BASE, BEST = "loader", "loader, 2 workers"
 PAIRS = {BASE: "another trainer", "loader, 1 worker": "another trainer, 1 worker"}
@@ -101,10 +101,17 @@ class WayProcess:
         self.tell(do, **more)
         return self.hear()
 
+    def hang_up(self) -> None:
+        """Tell it that nothing more comes, by which it ends."""
+        assert self._process.stdin is not None  # it is a pipe
+        self._process.stdin.close()
+
     def close(self) -> None:
-        """End it."""
+        """Wait for its end."""
+        assert self._process.stdout is not None  # it is a pipe
+        self._process.stdout.close()
         try:
-            self._process.communicate(timeout=20)
+            self._process.wait(20)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -136,12 +143,14 @@ def measure(settings: Settings) -> Report:
         ways = {name: WayProcess(name) for name in (*WAYS, *OTHERS)}
         for way in ways.values():
             stack.callback(way.close)
+        for way in ways.values():
+            stack.callback(way.hang_up)  # comes first, for all of them: they end side by side
         for length in lengths:
             task = _write_examples(bench, length, lines)
             opened = _open(ways, task, absent)
             rates[length], costs[length] = _measure_length(opened, settings, report, length)
             if length == 1024:
-                together = _measure_together(opened, settings.pick(5, 15))
+                together = _measure_together(opened, settings.pick(3, 15), TOGETHER_S[settings.full])
             for way in opened.values():
                 way.ask("close")
         raw = 21 * len(bench.log)
@@ -219,10 +228,10 @@ def _measure_length(
     found = {way.name: Measured([], [], []) for way in ways}
     rng = np.random.default_rng(settings.seed)
     slow: set[str] = set()
-    for turn in range(settings.pick(5, 11)):
+    for turn in range(settings.pick(3, 11)):
         for index in rng.permutation(len(ways)).tolist():
             way = ways[index]
-            if turn >= SLOW_TURNS and way.name in slow:
+            if turn >= SLOW_TURNS[settings.full] and way.name in slow:
                 continue
             before = cpu_seconds(list_tree(way.pid))
             ran = way.ask("run", at_least_s=settings.pick(0.2, 0.5))
@@ -265,7 +274,7 @@ def _measure_length(
     return rates, costs
 
 
-def _measure_together(opened: dict[str, WayProcess], repeats: int) -> list[dict[str, Cell]]:
+def _measure_together(opened: dict[str, WayProcess], repeats: int, both_s: float) -> list[dict[str, Cell]]:
     """Pairs of trainers, each alone and both at once, in turns."""
     rows: list[dict[str, Cell]] = []
     for name, other in PAIRS.items():
@@ -276,9 +285,9 @@ def _measure_together(opened: dict[str, WayProcess], repeats: int) -> list[dict[
             way.ask("run", at_least_s=0.1)
         for _ in range(repeats):
             for way, rates in zip(pair, alone, strict=True):
-                rates.append(_rate(way.ask("run", at_least_s=TOGETHER_S / 2)))
+                rates.append(_rate(way.ask("run", at_least_s=both_s / 2)))
             for way in pair:
-                way.tell("run", at_least_s=TOGETHER_S)
+                way.tell("run", at_least_s=both_s)
             for way, rates in zip(pair, both, strict=True):
                 rates.append(_rate(way.hear()))
         first, second = (np.array(b) / np.array(a) for a, b in zip(alone, both, strict=True))

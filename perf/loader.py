@@ -51,7 +51,7 @@ def measure(settings: Settings) -> Report:
 
 def _means(bench: Bench, report: Report) -> None:
     """Affinity, dedup and tenants, each on against off."""
-    size, number = 128, bench.settings.pick(20, 60)
+    size, number = 128, bench.settings.pick(14, 60)
     variants: dict[str, list[Loader]] = {
         "plain": [bench.loader(4096, batch_size=size)],
         "affinity 2048": [bench.loader(4096, batch_size=size, affinity_window=2048)],

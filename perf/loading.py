@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self, settings: Settings, shortest: int = 0) -> None:
         self.settings = settings
-        self.repeats = settings.pick(5, 15)
+        self.repeats = settings.pick(4, 15)
         drawn = Workload(users=settings.pick(300, 1_000), mean_length=settings.pick(3_000, 12_000), tail=1.1)
         long = Workload(
             users=settings.pick(16, 64), mean_length=2 * shortest, shortest=2 * shortest, longest=2 * shortest

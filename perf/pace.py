@@ -67,7 +67,7 @@ def measure_delivery(benches: tuple[Bench, Bench], report: Report) -> None:
     found: dict[str, list[Samples]] = {"loader": [], "1 worker": [], "2 workers": []}
     for length, size in CASES:
         bench = benches[length == CASES[-1][0]]
-        number = bench.settings.pick(64, 512)
+        number = bench.settings.pick(64 if size <= 512 else 24, 512)
         order = permute_examples(number * size, 0, 0)
         examples = repeat_examples(bench, number * size)
         options: dict[str, Any] = {"examples": examples, "batch_size": size, "prefetch": PREFETCH}
@@ -79,7 +79,7 @@ def measure_delivery(benches: tuple[Bench, Bench], report: Report) -> None:
             "keeping": partial(_read_keeping, bench.store, pointers, projection, [np.empty(0, np.uint8)]),
             **{f"workers {n}": partial(_drain, loader, number) for n, loader in loaders.items()},
         }
-        compared = interleave(ways, bench.repeats, baseline="bare", warmup=3)
+        compared = interleave(ways, bench.repeats, baseline="bare", warmup=2)
         report.facts[f"deliver-{length}"] = compared.describe()
         cores = _count_cores(ways["workers 0"])
         rows.append(
@@ -146,14 +146,14 @@ def measure_wait(benches: tuple[Bench, Bench], report: Report) -> None:
     """Steps that sleep, at 1.25 times the loader's own time."""
     rows: list[dict[str, Cell]] = []
     shares: dict[str, list[Samples]] = {}
-    steps = benches[0].settings.pick(64, 400)
+    steps = benches[0].settings.pick(48, 400)
     for length, size in CASES:
         bench = benches[length == CASES[-1][0]]
         examples = repeat_examples(bench, (steps + PREFETCH + 2) * size)
         options = {"examples": examples, "batch_size": size, "prefetch": PREFETCH}
         for pages in ("warm", "cold"):
             for workers in (0, 1):
-                repeats = bench.settings.pick(3 if pages == "warm" else 2, 7)
+                repeats = bench.settings.pick(2 if pages == "warm" else 1, 7)
                 found = [
                     _wait_once(bench, length, pages, steps, {**options, "num_workers": workers}) for _ in range(repeats)
                 ]
@@ -216,12 +216,14 @@ def _opened(bench: Bench, length: int, pages: str, options: dict[str, Any]) -> I
 def _waits(passing: Any, step_s: float, steps: int) -> list[float]:
     """Seconds that each of some steps waited for its batch; the first from before the pass began to work."""
     waits: list[float] = []
+    batch = None
     for _ in range(steps):
         started = time.perf_counter()
-        batch = next(passing)
+        new = next(passing)
         waits.append(time.perf_counter() - started)
+        batch = new  # the step lets go of the batch before
         time.sleep(step_s)
-    del batch
+    del batch, new
     passing.close()
     return waits
 
@@ -234,7 +236,7 @@ def _share(waits: Sequence[float], step_s: float) -> float:
 def measure_interference(bench: Bench, report: Report) -> None:
     """Steps that compute in one thread, beside nothing, a loader, and a process that reads."""
     torch.set_num_threads(1)
-    length, steps = 1024, 24
+    length, steps = 1024, bench.settings.pick(16, 24)
     weight = torch.randn(512, 512)
     with bench.loader(length) as loader:
         cached: list[Batch] = list(islice(loader, 4))

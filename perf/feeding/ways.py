@@ -188,7 +188,7 @@ def feed_json(task: Task) -> Iterator[Epoch]:
     """``DataLoader`` over a CSV line a user; of the first examples only, as it is slow."""
     csv.field_size_limit(1 << 30)
     size = min(task.size, 32)
-    lines = JsonLines(task, 4 * size)
+    lines = JsonLines(task, 2 * size)
     yield epochs_of(
         DataLoader(lines, size, shuffle=True, num_workers=WORKERS, collate_fn=collate, persistent_workers=True)
     )
