@@ -37,8 +37,8 @@ class Stopwatch:
     """Time of the steps inside of a read: methods and functions of the snapshot's module, wrapped while it runs."""
 
     STEPS: tuple[tuple[Any, str, str], ...] = (
-        (Snapshot, "_newest", "heads"), (Snapshot, "_slices", "plan"), (Snapshot, "_outputs", "outputs"),
-        (snapshot, "decode_fixed", "decode"), (snapshot, "ask_for_blocks", "look at pages"),
+        (Snapshot, "_plan_at_once", "plan"), (Snapshot, "_outputs", "outputs"), (snapshot, "decode_fixed", "decode"),
+        (Snapshot, "_prove", "prove"),
     )  # fmt: skip
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ _LENGTH_BYTES = 4
 
 _LARGE_BYTES = 1 << 18
 
-_LOOKED_AT = 16
+LOOKED_AT = 16
 """Of how many values it is looked up whether their pages are in memory; that costs a fraction of a microsecond each."""
 
 _KEPT_COLUMNS = 64
@@ -348,7 +348,7 @@ def ask_for_blocks(
         return begin.ravel(), end.ravel()
 
     if not always:
-        begin, _ = find(slices.entry[:: len(slices.entry) // _LOOKED_AT + 1])
+        begin, _ = find(slices.entry[:: len(slices.entry) // LOOKED_AT + 1])
         columns = blocks.shape[1]
         if are_in_memory(begin[:: columns + 1 if len(begin) > columns else 1]):  # of each, another column's
             return 0
@@ -366,7 +366,7 @@ def ask_for_values(entries: Entries, wanted: Int64s, address: Int64s, whole: boo
         always: also when a few of the pages, looked at first, are in memory.
 
     """
-    if not always and are_in_memory(address[:: len(address) // _LOOKED_AT + 1]):
+    if not always and are_in_memory(address[:: len(address) // LOOKED_AT + 1]):
         return 0
     size = entries.size[wanted]
     return _ask_for(address, address + (size if whole else np.minimum(size, 1)))

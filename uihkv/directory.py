@@ -1,7 +1,7 @@
 """Which chunks and tails a snapshot has opened, and what of them it has verified.
 
 A :class:`SnapshotDirectory` is one snapshot's own; where its chunks and tails are, the listing says that it shares with
-others (:mod:`uihkv.listing`). What entries hold is :mod:`uihkv.codec`'s. Memory: 16 bytes an entry that it uses.
+others (:mod:`uihkv.listing`). What entries hold is :mod:`uihkv.codec`'s. Memory: 17 bytes an entry that it uses.
 """
 
 from __future__ import annotations
@@ -35,16 +35,21 @@ class SnapshotDirectory:
         row_user: int64[rows], whose each row is; a user's row is one of those.
         chunks_of: int64[rows, 2], where each row's chunks begin and end among the entries.
         entries: the listing's entries, opened on first use; the tail of row ``r`` is entry ``first_tail + r``.
+        opened: uint8[entries], 1 of those that were found sound; set last, so that it may be looked at without the
+            lock.
+        slices_each: of a pointer, for how many there is room when a read is planned; grows with what is seen.
 
     """
 
-    __slots__ = ("_listing", "_transactions", "chunks_of", "entries", "row_user")
+    __slots__ = ("_listing", "_transactions", "chunks_of", "entries", "opened", "row_user", "slices_each")
 
     def __init__(self, listing: Listing, transactions: Sequence[Any]) -> None:
         self._listing = listing
         self._transactions = transactions
         self.row_user, self.chunks_of = listing.arena.row_user, listing.arena.chunks_of
         self.entries = listing.arena.entries.unopened()
+        self.opened = np.zeros(len(self.entries.address), np.uint8)
+        self.slices_each = 4
         self.entries.name_of = functools.partial(_name_of, [view.shard for view in listing.views], transactions)
 
     def rows_of(self, user_id: Int64s) -> Int64s:
@@ -52,6 +57,11 @@ class SnapshotDirectory:
         rows = np.empty(len(user_id), np.int64)
         find_rows(user_id, self._listing.index, rows)
         return rows
+
+    @property
+    def index(self) -> Int64s:
+        """The listing's: where each shard's users are."""
+        return self._listing.index
 
     def users(self) -> Int64s:
         """All users, ascending within each shard: int64[users]."""
@@ -86,14 +96,15 @@ class SnapshotDirectory:
 
         """
         entries = self.entries
-        if are_open(entries.address, wanted):
+        if are_open(self.opened, wanted):
             return 0
-        fresh = np.unique(wanted[entries.address[wanted] == 0])
+        fresh = np.unique(wanted[self.opened[wanted] == 0])
         address = self._listing.locate(fresh, self._transactions)
         asked = ask_for_values(entries, fresh, address, ahead == "values", always)
         entries.address[fresh] = address
         entries.open(fresh, layouts, verify)
         self._check_ranges(fresh)
+        self.opened[fresh] = 1
         return asked
 
     def _check_ranges(self, fresh: Int64s) -> None:

@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -42,6 +43,7 @@ from uihkv.kernels.resolve import find_versions, group_rows, take_last
 from uihkv.listing import NewestListing, Predecessor
 from uihkv.lookup import UserLookup
 from uihkv.names import numbers_of
+from uihkv.opened import find_wrong, plan_at_once
 from uihkv.pointers import Pointers, as_int64, as_user_ids
 from uihkv.projection import Projection
 from uihkv.schema import TS, VISIBLE_AT, Schema
@@ -49,7 +51,7 @@ from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
 from uihkv.slabs import Slab, SlabPool
 from uihkv.threads import Threads
-from uihkv.userids import UserIds, is_string
+from uihkv.userids import INT64, UserIds, is_string
 
 if TYPE_CHECKING:
     from uihkv.inline import InlineTail
@@ -409,16 +411,24 @@ class Snapshot:
         on_missing: str, on_trimmed: OnTrimmed, since: Int64s | None, out: Histories | None,
     ) -> Histories:  # fmt: skip
         directory = self._directory()
-        row = self._lookup(directory).rows_of(pointers.user_id)
-        prefix = self._newest(directory, row, pointers, None if projection.selects else projection.max_len, on_missing)
-        if since is not None:
-            prefix = prefix.since(since)
-        prefix = cut_prefixes(directory, prefix, pointers, on_trimmed, projection.selects)
-        windows = self._choose(directory, prefix, pointers, projection, moment, epoch, on_trimmed)
+        planned = None
+        if since is None and projection.sample is None and not projection.selects:
+            planned = self._plan_at_once(directory, pointers, projection.max_len, names)
+        if planned is None:
+            row = self._lookup(directory).rows_of(pointers.user_id)
+            max_len = None if projection.selects else projection.max_len
+            prefix = self._newest(directory, row, pointers, max_len, on_missing)
+            if since is not None:
+                prefix = prefix.since(since)
+            prefix = cut_prefixes(directory, prefix, pointers, on_trimmed, projection.selects)
+            windows = self._choose(directory, prefix, pointers, projection, moment, epoch, on_trimmed)
+            slices = self._slices(directory, windows, self._ahead(names))
+            ask_for_blocks(directory.entries, self._layouts, slices, names)
+        else:
+            prefix, slices = planned
+            windows = prefix
         n = int(windows.offsets[-1])
         fixed, address, slab = self._outputs(names, n, None if out is None else out.take_slab())
-        slices = self._slices(directory, windows, self._ahead(names))
-        ask_for_blocks(directory.entries, self._layouts, slices, names)
         chunks, stored = decode_fixed(
             directory.entries, self._layouts, slices, fixed, self._verify, self._threads, address
         )
@@ -442,6 +452,20 @@ class Snapshot:
             chunks_read=chunks, bytes_read=stored, bytes_decoded=sum(array.nbytes for array in arrays),
         )  # fmt: skip
         return Histories(windows.offsets, columns, element_offsets, slab, cost, self._layouts.columns(names).dtypes)
+
+    def _plan_at_once(
+        self, directory: SnapshotDirectory, pointers: Pointers, max_len: int | None, names: tuple[str, ...]
+    ) -> tuple[Windows, Slices] | None:
+        """Windows and slices of the newest events of each prefix; None: that takes steps."""
+        user: Int64s | None = pointers.user_id
+        row: Int64s | None = None
+        if is_string(pointers.user_id) or self.schema.user_id != INT64:  # also ids that are not of the store's kind
+            user, row = None, self._lookup(directory).rows_of(pointers.user_id)
+        blocks = self._layouts.columns(names).blocks
+        return plan_at_once(
+            directory, self._layouts, user, row, pointers.version, max_len, blocks,
+            lambda wanted: self._prepare(directory, wanted, self._ahead(names)),
+        )  # fmt: skip
 
     def _newest(
         self, directory: SnapshotDirectory, row: Int64s, pointers: Pointers, max_len: int | None, on_missing: str
@@ -511,17 +535,14 @@ class Snapshot:
         """Compare ``last_ts`` of each pointer with the event that it names; ``ts`` of the windows, if it was read."""
         assert pointers.last_ts is not None  # the caller asked
         if ts is None:
-            found = self._one_event(directory, window.row, window.high, TS)
-        elif len(ts):
-            found = ts[window.out + (window.high - window.low) - 1]
-        else:
-            return
-        wrong = (window.high > 0) & (found != pointers.last_ts)
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
+            ts = self._one_event(directory, window.row, window.high, TS)
+            window = replace(window, low=np.maximum(window.high - 1, 0), out=np.arange(len(ts)))
+        wrong = find_wrong(window, ts, pointers.last_ts)
+        if wrong >= 0:
+            at = int(window.out[wrong] + window.high[wrong] - window.low[wrong]) - 1
             raise PointerError(
-                f"row {place}: event {int(window.high[place]) - 1} of user {pointers.user_id[place]} has ts "
-                f"{int(found[place])}, the pointer's last_ts is {int(pointers.last_ts[place])}; the pointer "
+                f"row {wrong}: event {int(window.high[wrong]) - 1} of user {pointers.user_id[wrong]} has ts "
+                f"{int(ts[at])}, the pointer's last_ts is {int(pointers.last_ts[wrong])}; the pointer "
                 "is of another store, or of a history that was rebuilt: resolve it again"
             )
 
@@ -536,7 +557,7 @@ class Snapshot:
     def _open_tails(self, directory: SnapshotDirectory, row: Int64s) -> None:
         """Make sure that the tails of these users are open: only then their heads are known."""
         entries = directory.entries
-        if not are_tails_open(entries.address, row, entries.first_tail):
+        if not are_tails_open(directory.opened, row, entries.first_tail):
             self._prepare(directory, row[row >= 0] + entries.first_tail)
 
     def _heads(self, directory: SnapshotDirectory, row: Int64s) -> Int64s:

@@ -62,6 +62,24 @@ def shard_of_user(user: Any, shards: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
+def find_row(wanted: Any, index: Any) -> Any:
+    """Row of one user in a directory, -1 if it has none; see :func:`find_rows`."""
+    shard = shard_of_user(wanted, len(index))
+    users = index[shard, 0]
+    low = np.int64(0)
+    until = index[shard, 2]
+    high = until
+    while low < high:
+        middle = (low + high) >> 1
+        if load_i64(users + 8 * middle) < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    found = low < until and load_i64(users + 8 * low) == wanted
+    return load_i64(index[shard, 1] + 8 * low) if found else -1
+
+
+@njit(nogil=True, cache=True)
 def find_rows(user: Any, index: Any, row: Any) -> None:
     """Row of each user in a directory, -1 where it has none.
 
@@ -71,22 +89,8 @@ def find_rows(user: Any, index: Any, row: Any) -> None:
         row: int64[n], the output.
 
     """
-    shards = len(index)
     for i in range(len(user)):
-        wanted = user[i]
-        shard = shard_of_user(wanted, shards)
-        users = index[shard, 0]
-        low = np.int64(0)
-        until = index[shard, 2]
-        high = until
-        while low < high:
-            middle = (low + high) >> 1
-            if load_i64(users + 8 * middle) < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        found = low < until and load_i64(users + 8 * low) == wanted
-        row[i] = load_i64(index[shard, 1] + 8 * low) if found else -1
+        row[i] = find_row(user[i], index)
 
 
 @njit(nogil=True, cache=True)
@@ -249,19 +253,19 @@ def plan_by_entry(
 
 
 @njit(nogil=True, cache=True)
-def are_open(address: Any, entry: Any) -> Any:
+def are_open(opened: Any, entry: Any) -> Any:
     """Whether all of these entries are open: int64[n]."""
     for i in range(len(entry)):
-        if address[entry[i]] == 0:
+        if not opened[entry[i]]:
             return False
     return True
 
 
 @njit(nogil=True, cache=True)
-def are_tails_open(address: Any, row: Any, first_tail: Any) -> Any:
+def are_tails_open(opened: Any, row: Any, first_tail: Any) -> Any:
     """Whether the tails of all of these rows are open: int64[n]; -1 is no row."""
     for i in range(len(row)):
-        if row[i] >= 0 and address[first_tail + row[i]] == 0:
+        if row[i] >= 0 and not opened[first_tail + row[i]]:
             return False
     return True
 
