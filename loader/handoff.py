@@ -3,7 +3,8 @@
 Several threads put items, each at its number; whoever consumes takes them by number, from a thread (blocking) or from
 any asyncio loop (awaiting). An item that comes early is kept until those before it are there. The buffer itself is
 unbounded: the pipeline lends out only so many places. An error is an item like any other, and the last: it comes
-after the items of lower numbers.
+after the items of lower numbers. Where makers are slow to get going, the first items may be kept until there are
+several, so that the consumer, once it has begun, need not wait again.
 
 Invariants: after an end nothing is put any more; every waiter wakes when an item can be taken and at the end; taking
 past the end raises :class:`Ended` for ever, so that nobody can wait for what never comes.
@@ -13,12 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+PATIENCE_S = 0.05
+"""Longest time between the first item and one that comes later, before what is kept is given all the same."""
 
 
 class Ended(Exception):  # noqa: N818 - the end of a stream is no fault
@@ -39,12 +44,17 @@ class Handoff(Generic[T]):
 
     Args:
         on_take: called after each take, by the taking thread.
+        first: items that must be there before the first can be taken, at most as many as can be put before one is
+            taken. Items that take long are not kept: the next one that comes after :data:`PATIENCE_S` ends it.
 
     """
 
-    def __init__(self, on_take: Callable[[], None]) -> None:
+    def __init__(self, on_take: Callable[[], None], first: int = 1) -> None:
         self._on_take = on_take
         self._items: deque[T] = deque()
+        self._first = first
+        self._kept: list[T] | None = []  # None: the first items were given
+        self._since = 0.0
         self._early: dict[int, T | Failed] = {}
         self._number = 0
         self._ended = False
@@ -72,7 +82,7 @@ class Handoff(Generic[T]):
                 self._early[number] = item
                 return
             while not isinstance(item, Failed):
-                self._items.append(item)
+                self._add(item)
                 self._number += 1
                 if self._number not in self._early:
                     break
@@ -80,7 +90,23 @@ class Handoff(Generic[T]):
             else:
                 self._ended, self._error = True, item.error
                 self._early.clear()
+                self._give_kept()
             self._wake()
+
+    def _add(self, item: T) -> None:
+        if self._kept is None:
+            self._items.append(item)
+            return
+        now = time.monotonic()
+        self._since = self._since or now
+        self._kept.append(item)
+        if len(self._kept) >= self._first or now - self._since > PATIENCE_S:
+            self._give_kept()
+
+    def _give_kept(self) -> None:
+        if self._kept is not None:
+            self._items.extend(self._kept)
+            self._kept = None
 
     def end(self, error: BaseException | None = None, *, discard: bool = False) -> None:
         """Say that nothing comes any more; the first call counts.
@@ -91,6 +117,7 @@ class Handoff(Generic[T]):
 
         """
         with self._changed:
+            self._give_kept()
             if discard:
                 self._items.clear()
                 self._early.clear()

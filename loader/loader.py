@@ -37,7 +37,7 @@ from loader.stages import STAGES, TRANSFER, BatchMaker, Place
 from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
 from loader.trace import Trace
-from loader.workers.pool import REQUESTS, Pools, WorkerPool
+from loader.workers.pool import REQUESTS, PoolReader, Pools, WorkerPool
 from uihkv import Projection, SchemaError, Snapshot, Store
 
 if TYPE_CHECKING:
@@ -267,6 +267,8 @@ class Loader:
                 reader.close,
                 ahead=self._prefetch,
                 workers=self._workers(),
+                # New workers take long for their first reads, which open, verify and touch everything.
+                first=self._prefetch if isinstance(reader, PoolReader) and reader.is_first else 1,
             )
         except BaseException:
             reader.close()

@@ -60,6 +60,7 @@ class Pipeline(Generic[T, R]):
         release: called once, when nothing runs any more; not when the construction fails.
         ahead: most items that are under way or ready, 1 or more.
         workers: how many lanes.
+        first: results that must be ready before the first is given, up to ``ahead``; see :class:`Handoff`.
 
     """
 
@@ -71,6 +72,7 @@ class Pipeline(Generic[T, R]):
         *,
         ahead: int,
         workers: int,
+        first: int = 1,
     ) -> None:
         self._feed = source if isinstance(source, AsyncIterator) else None
         self._items: Iterator[T] = iter(()) if isinstance(source, AsyncIterator) else iter(source)
@@ -95,7 +97,7 @@ class Pipeline(Generic[T, R]):
         self._stopping = False
         self._ended = False
         self._guard = threading.RLock()
-        self._handoff: Handoff[R] = Handoff(self._free_place)
+        self._handoff: Handoff[R] = Handoff(self._free_place, min(first, ahead))
         self._loop = _new_loop()
         self._places = asyncio.Semaphore(ahead)  # of an async source
         for _ in range(ahead if self._feed is None else 0):

@@ -218,6 +218,11 @@ class PoolReader:
         """Process ids of the workers."""
         return self._pool.pids
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the workers read for the first time."""
+        return self._number == 1
+
     def read(self, request: Request) -> Reading:
         """What the tenants get for one batch."""
         return self._pool.ask(self._number, request)

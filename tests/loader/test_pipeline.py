@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loader.handoff import Ended, Handoff
+from loader.handoff import PATIENCE_S, Ended, Failed, Handoff
 from loader.pipeline import Pipeline
 
 
@@ -152,3 +152,39 @@ def test_handoff_outlives_a_consumer_whose_loop_is_gone() -> None:
     asyncio.run(give_up())
     handoff.put(0, 1)
     assert handoff.take() == 1
+
+
+def test_the_first_items_are_kept_until_there_are_as_many_as_wanted() -> None:
+    handoff: Handoff[int] = Handoff(nothing, first=3)
+    handoff.put(0, 0)
+    handoff.put(1, 1)
+    assert handoff.ready == 0
+    handoff.put(2, 2)
+    assert handoff.ready == 3
+    assert [handoff.take() for _ in range(3)] == [0, 1, 2]
+    handoff.put(3, 3)
+    assert handoff.ready == 1, "later ones are given as they come"
+
+
+def test_few_slow_or_failed_first_items_are_given_all_the_same() -> None:
+    few: Handoff[int] = Handoff(nothing, first=3)
+    few.put(0, 0)
+    few.end()
+    assert few.take() == 0
+    slow: Handoff[int] = Handoff(nothing, first=3)
+    slow.put(0, 0)
+    time.sleep(2 * PATIENCE_S)
+    slow.put(1, 1)
+    assert slow.ready == 2
+    failed: Handoff[int] = Handoff(nothing, first=3)
+    failed.put(0, 0)
+    failed.put(1, Failed(KeyError("b")))
+    assert failed.take() == 0
+    with pytest.raises(KeyError):
+        failed.take()
+
+
+def test_a_pipeline_of_fewer_places_than_first_items_begins() -> None:
+    pipeline = Pipeline(range(5), lambda item: item, nothing, ahead=2, workers=1, first=9)
+    assert take_all(pipeline) == list(range(5))
+    pipeline.close()
