@@ -21,8 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## the main job, end to end, on a real event log
 	$(BIN)/uihkv demo --out demo-out
 
-test: $(STAMP) lint ## lint, then every test
-	$(BIN)/python -m pytest
+test: $(STAMP) lint ## lint, then every test, in two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(STAMP) ## ruff, mypy --strict, and pip-audit where it is installed
 	$(BIN)/ruff check .

@@ -66,6 +66,7 @@ def shared_descriptors() -> int:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
+    gc.collect()  # of what other tests left to the collector
     before, held = children(), shared_descriptors()
     yield
     gc.collect()
