@@ -33,7 +33,7 @@ from loader.prefetch import Sent, Transfer, check_device
 from loader.reading import LocalReader, Reader
 from loader.schedule import Schedule, Split, build_epochs
 from loader.slabs import SlabPool
-from loader.stages import STAGES, TRANSFER, BatchMaker, Place
+from loader.stages import STAGES, TRANSFER, BatchMaker, Place, settle_after_first
 from loader.state import Position, read_state, write_state
 from loader.stats import LoaderStats, Meter
 from loader.trace import Trace
@@ -182,6 +182,7 @@ class Loader:
         self._epoch = 0
         self._resume_from: Position | None = None
         self._pass = Pass(Position(0, 0), self._new_meter())
+        self._settled = False
         self._begin_life()
 
     def _begin_life(self) -> None:
@@ -263,7 +264,7 @@ class Loader:
             maker = BatchMaker(self.dataset, reader, self._transfer, meter)
             pipeline = Pipeline(
                 _places(plan, position.epoch, self._cuts.rank),
-                maker.make_batch,
+                maker.make_batch if self._settled else settle_after_first(maker.make_batch),
                 reader.close,
                 ahead=self._prefetch,
                 workers=self._workers(),
@@ -273,6 +274,7 @@ class Loader:
         except BaseException:
             reader.close()
             raise
+        self._settled = True
         self._pass = Pass(position, meter)
         self._pipelines.add(pipeline)
         receive = receive_on_host if self._transfer is None else self._transfer.receive

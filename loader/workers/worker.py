@@ -10,6 +10,7 @@ it ignores the terminal's interrupt, which is the loader's to handle.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -63,6 +64,7 @@ def serve(connection: Connection, flags: Slab, parent: int) -> None:
         refusals: dict[int, dict[str, Any]] = {}
         stack.callback(_close_all, readers)
         slabs = OwnSlabs(flags, hello["slabs"])
+        settled = False
         while True:
             while not poll.poll(_LOOK_UP_S * 1e3):
                 if os.getppid() != parent:
@@ -79,6 +81,9 @@ def serve(connection: Connection, flags: Slab, parent: int) -> None:
                     readers[number] = LocalReader(store.snapshot(), tenants, hello["dedup"], None, hello["on_trimmed"])
                     continue
                 answer = refusals.get(number) or _answer(readers[number], slabs, message["request"])
+                if not settled:
+                    gc.freeze()  # kernels and modules stay: their collection would come in the midst of a read
+                    settled = True
             except Exception as error:
                 answer = {"error": tell_error(error)}
                 if "begin" in message:  # each of the pass's requests is told
