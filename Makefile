@@ -45,7 +45,7 @@ $(BENCH_STAMP): pyproject.toml constraints.txt
 	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
-bench: $(BENCH_STAMP) ## the short form of every bench beside its peers, within 15 minutes; perf/REPORT.md
+bench: $(BENCH_STAMP) ## the short form of every bench beside its peers, about 15 minutes; perf/REPORT.md
 	$(BENCH_VENV)/bin/python -m perf
 
 bench-full: $(BENCH_STAMP) ## the long form of every bench; hours

@@ -55,7 +55,8 @@ SHORTER: dict[str, tuple[str, ...]] = dict.fromkeys(("endurance", "soak", "guide
 """Options that keep all short forms together within 15 minutes on two cores; by themselves these benches run longer."""
 
 UNTIMED = (
-    "hostile", "protocol", "guided", "bulkmemory", "storage", "fatrows", "footprint", "soak", "cuts", "held", "fuzz"
+    "length", "endurance", "bulkmemory", "storage", "fatrows", "hostile", "guided", "soak", "footprint", "protocol",
+    "cuts", "fuzz", "held",
 )  # fmt: skip
 """Benches that find bytes and outcomes, not times: two of them run at once, at the end, the longest first."""
 
