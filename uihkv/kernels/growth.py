@@ -27,6 +27,20 @@ _AHEAD = 64
 
 
 @njit(nogil=True, cache=True)
+def _describe_leaf(leaf: Any, page: Any, user: Any) -> None:
+    """Describe one leaf, int64[5], of the users of its keys, of which it has one at least."""
+    count = len(user)
+    run = 1
+    while run < count and user[count - run - 1] == user[count - 1]:
+        run += 1
+    leaf[PAGE] = page
+    leaf[FIRST] = user[0]
+    leaf[LAST] = user[count - 1]
+    leaf[RUN] = run
+    leaf[COUNT] = count
+
+
+@njit(nogil=True, cache=True)
 def describe_leaves(user: Any, walked: Any, leaf: Any) -> Any:
     """Describe the leaves of a tree that was walked.
 
@@ -47,14 +61,7 @@ def describe_leaves(user: Any, walked: Any, leaf: Any) -> Any:
         end = walked[i, 1]
         if end <= begin:
             return False
-        leaf[i, PAGE] = walked[i, 0]
-        leaf[i, FIRST] = user[begin]
-        leaf[i, LAST] = user[end - 1]
-        run = 1
-        while end - run > begin and user[end - run - 1] == user[end - 1]:
-            run += 1
-        leaf[i, RUN] = run
-        leaf[i, COUNT] = end - begin
+        _describe_leaf(leaf[i], walked[i, 0], user[begin:end])
         begin = end
     return True
 
@@ -204,12 +211,5 @@ def find_growth(
             if index > 0 and fresh[found, USER] < fresh[found - 1, USER]:
                 return ODD, leaf, origin, fresh
             found += 1
-        leaf[j, PAGE] = number[j]
-        leaf[j, FIRST] = fresh[found - nodes, USER]
-        leaf[j, LAST] = fresh[found - 1, USER]
-        run = 1
-        while run < nodes and fresh[found - run - 1, USER] == leaf[j, LAST]:
-            run += 1
-        leaf[j, RUN] = run
-        leaf[j, COUNT] = nodes
+        _describe_leaf(leaf[j], number[j], fresh[found - nodes : found, USER])
     return DONE if found == room else ODD, leaf, origin, fresh

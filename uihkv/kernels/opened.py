@@ -20,10 +20,11 @@ import numpy as np
 from numba import njit
 
 from uihkv.chunk import SCHEMA_AT
+from uihkv.kernels import status
 from uihkv.kernels.ahead import is_in_memory
 from uihkv.kernels.decode import _find_block
 from uihkv.kernels.memory import load_i64, load_u16
-from uihkv.kernels.plan import _first_past, find_row, order_of
+from uihkv.kernels.plan import find_row, plan_slices, sort_slices
 
 PLANNED, BY_STEPS, ROOM, CLOSED = range(4)
 """What came of it: all of it; nothing, and steps are needed; or more room for slices; or entries to be opened."""
@@ -68,42 +69,14 @@ def _newest(
 
 
 @njit(nogil=True, cache=True)
-def _cut(
-    row: Any, low: Any, high: Any, offsets: Any, chunks_of: Any, start: Any, end: Any, first_tail: Any,
-    opened: Any, part: Any, closed: Any,
-) -> Any:  # fmt: skip
-    """How many slices there are, at most one more than there is room for; -1: they are not whole; and how many entries
-    are not open; these in ``closed``.
-    """
-    at = 0
+def _name_closed(entry: Any, n: Any, opened: Any, closed: Any) -> Any:
+    """How many of the first ``n`` entries are not open; these in ``closed``."""
     missing = 0
-    room = part.shape[1]
-    for i in range(len(row)):
-        version = low[i]
-        if version >= high[i]:
-            continue
-        until = chunks_of[row[i], 1]
-        chunk = _first_past(end, chunks_of[row[i], 0], until, version)
-        while version < high[i]:
-            entry = first_tail + row[i]
-            if chunk < until:
-                entry = chunk
-                chunk += 1
-            stop = min(high[i], end[entry])
-            if start[entry] > version or stop <= version:
-                return -1, 0
-            if at == room:
-                return at + 1, 0
-            if not opened[entry]:
-                closed[missing] = entry
-                missing += 1
-            part[0, at] = entry
-            part[1, at] = version - start[entry]
-            part[2, at] = stop - start[entry]
-            part[3, at] = offsets[i] + version - low[i]
-            at += 1
-            version = stop
-    return at, missing
+    for i in range(n):
+        if not opened[entry[i]]:
+            closed[missing] = entry[i]
+            missing += 1
+    return missing
 
 
 @njit(nogil=True, cache=True)
@@ -188,18 +161,15 @@ def plan_opened(
         return BY_STEPS, 0
     if missing:
         return CLOSED, missing
-    n, missing = _cut(row, low, high, offsets, chunks_of, start, end, first_tail, opened, part, closed)
-    if n < 0:
+    code, n = plan_slices(row, low, high, offsets, chunks_of, start, end, first_tail, part)
+    if code != status.OK:
         return BY_STEPS, 0
     if n > part.shape[1]:
         return ROOM, 0
+    missing = _name_closed(part[0], n, opened, closed)
     if missing:
         return CLOSED, missing
-    order = np.empty(n, np.int64)
-    order_of(part[0, :n], order)
-    for field in range(4):
-        for i in range(n):
-            ordered[field, i] = part[field, order[i]]
+    sort_slices(part, n, ordered)
     if not _seem_in_memory(ordered[0], n, address, lay_width, lay_elements, lay_kind, want_block, looks):
         return BY_STEPS, 0
     return PLANNED, n

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from uihkv.kernels.decode import _read_blocks_at
+from uihkv.kernels.decode import read_blocks
 
 COUNTERS = 16
 """int64 numbers that threads share: how many parts were taken, and, on a cache line of its own, how many are done."""
@@ -88,17 +88,11 @@ def read_parts(
         part = add_one(taken)
         if part >= parts:
             return
-        low = bounds[part]
-        code, entry, chunks, stored = _read_blocks_at(
-            np.int64(address.ctypes.data), np.int64(user.ctypes.data), np.int64(verified.ctypes.data),
-            np.int64(slice_entry.ctypes.data) + 8 * low, np.int64(slice_from.ctypes.data) + 8 * low,
-            np.int64(slice_to.ctypes.data) + 8 * low, np.int64(slice_out.ctypes.data) + 8 * low,
-            bounds[part + 1] - low,
-            np.int64(lay_width.ctypes.data), np.int64(lay_kind.ctypes.data), np.int64(lay_elements.ctypes.data),
-            lay_width.shape[1],
-            np.int64(want_block.ctypes.data), np.int64(want_address.ctypes.data), np.int64(want_width.ctypes.data),
-            np.int64(want_elements.ctypes.data), np.int64(want_default.ctypes.data), len(want_address),
-            verify, np.int64(scratch.ctypes.data),
+        low, until = bounds[part], bounds[part + 1]
+        code, entry, chunks, stored = read_blocks(
+            address, user, verified, slice_entry[low:until], slice_from[low:until], slice_to[low:until],
+            slice_out[low:until], lay_width, lay_kind, lay_elements,
+            want_block, want_address, want_width, want_elements, want_default, verify, scratch,
         )  # fmt: skip
         outcome[part, 0], outcome[part, 1], outcome[part, 2], outcome[part, 3] = code, entry, chunks, stored
         add_one(taken + _DONE_AT)

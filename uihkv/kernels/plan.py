@@ -146,8 +146,7 @@ def count_slices(row: Any, low: Any, high: Any, chunks_of: Any, start: Any, end:
 
 @njit(nogil=True, cache=True)
 def plan_slices(
-    row: Any, low: Any, high: Any, out: Any, chunks_of: Any, start: Any, end: Any, first_tail: Any,
-    slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any,
+    row: Any, low: Any, high: Any, out: Any, chunks_of: Any, start: Any, end: Any, first_tail: Any, part: Any
 ) -> Any:  # fmt: skip
     """Cut windows into slices of entries.
 
@@ -157,10 +156,10 @@ def plan_slices(
         out: int64[windows], where the window's first event goes in the output.
         chunks_of: int64[rows, 2], where each user's chunks begin and end among the entries.
         start, end: int64[entries], ranges; entries from ``first_tail`` are the users' tails.
-        slice_*: outputs, as many as :func:`count_slices` says.
+        part: int64[4, room], outputs: entry, from, to and out of each slice.
 
     Returns:
-        status, the window that it is about.
+        status, and the slices, one more than there is room for if they are more; or the window that has a gap.
 
     """
     at = 0
@@ -177,17 +176,17 @@ def plan_slices(
             else:
                 entry = first_tail + row[i]
             stop = min(high[i], end[entry])
-            if start[entry] > version or stop <= version or at >= len(slice_entry):
+            if start[entry] > version or stop <= version:
                 return _GAP, i
-            slice_entry[at] = entry
-            slice_from[at] = version - start[entry]
-            slice_to[at] = stop - start[entry]
-            slice_out[at] = out[i] + version - low[i]
+            if at == part.shape[1]:
+                return _OK, at + 1
+            part[0, at] = entry
+            part[1, at] = version - start[entry]
+            part[2, at] = stop - start[entry]
+            part[3, at] = out[i] + version - low[i]
             at += 1
             version = stop
-    if at != len(slice_entry):
-        return _GAP, 0
-    return _OK, 0
+    return _OK, at
 
 
 @njit(nogil=True, cache=True)
@@ -229,6 +228,16 @@ def order_of(key: Any, order: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
+def sort_slices(part: Any, n: Any, by_entry: Any) -> None:
+    """The first ``n`` slices of ``part`` in the order of their entries: int64[4, n or more] each."""
+    order = np.empty(n, np.int64)
+    order_of(part[0, :n], order)
+    for field in range(4):
+        for i in range(n):
+            by_entry[field, i] = part[field, order[i]]
+
+
+@njit(nogil=True, cache=True)
 def plan_by_entry(
     row: Any, low: Any, high: Any, out: Any, chunks_of: Any, start: Any, end: Any, first_tail: Any
 ) -> Any:
@@ -240,16 +249,14 @@ def plan_by_entry(
     """
     n = count_slices(row, low, high, chunks_of, start, end, first_tail)
     part = np.empty((4, n), np.int64)
-    code, at = plan_slices(row, low, high, out, chunks_of, start, end, first_tail, part[0], part[1], part[2], part[3])
+    code, at = plan_slices(row, low, high, out, chunks_of, start, end, first_tail, part)
     if code != _OK:
         return code, at, part
-    order = np.empty(n, np.int64)
-    order_of(part[0], order)
+    if at != n:
+        return _GAP, 0, part
     by_entry = np.empty((4, n), np.int64)
-    for i in range(n):
-        for field in range(4):
-            by_entry[field, i] = part[field, order[i]]
-    return code, at, by_entry
+    sort_slices(part, n, by_entry)
+    return _OK, 0, by_entry
 
 
 @njit(nogil=True, cache=True)
