@@ -184,7 +184,8 @@ class SharedEnvironment:
             return False  # nobody who writes knows of it
         with self._gate:
             active = list(self._active)
-        return any(_sees(transaction, transaction_id) for transaction in active)
+        seen = [_id_of(transaction) for transaction in active]
+        return any(one is not None and one <= transaction_id for one in seen)
 
     def _look_after_readers(self) -> None:
         """Free the slots of killed readers, and warn of a snapshot that is held while the file grows."""
@@ -223,7 +224,7 @@ class SharedEnvironment:
     def _resize(self, size: int) -> bool:
         """Set the map's size; 0: what another process has set."""
         with self._gate:
-            busy = self._starting or any(_is_active(transaction) for transaction in self._active)
+            busy = self._starting or any(_id_of(transaction) is not None for transaction in self._active)
             if busy or size > _MAX_MAP_BYTES:
                 return False
             self.raw.set_mapsize(size)
@@ -233,20 +234,12 @@ class SharedEnvironment:
         return (int(self.raw.info()["last_pgno"]) + 1) * self._page_bytes
 
 
-def _sees(transaction: Any, until: int) -> bool:
-    """Whether a transaction is open and sees the state of a committed one, or of one before."""
+def _id_of(transaction: Any) -> int | None:
+    """The newest committed transaction that an open one sees; None: it has ended."""
     try:
-        return bool(transaction.id() <= until)
+        return int(transaction.id())
     except lmdb.Error:
-        return False
-
-
-def _is_active(transaction: Any) -> bool:
-    try:
-        transaction.id()
-    except lmdb.Error:
-        return False
-    return True
+        return None
 
 
 _Key = tuple[int, int, int]
