@@ -28,6 +28,7 @@ from loader.errors import DeviceError
 from loader.jagged import TenantHistory
 from loader.reading import Reading, SpanColumn
 from uihkv import Histories, Pointers, SchemaError
+from uihkv.slabs import address_of
 
 ALIGNMENT = 64
 """Bytes at whose multiples the parts of a slab begin: a cache line, and enough for every vector load."""
@@ -91,9 +92,7 @@ class Batch:
         tensors = [*self.examples.values()]
         for history in self.histories.values():
             tensors += history.tensors()
-        if len(self.histories) > 1 or not isinstance(next(iter(self.histories.values())), TenantHistory):
-            tensors = list({id(tensor): tensor for tensor in tensors}.values())
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
 
     @property
     def expanded_nbytes(self) -> int:
@@ -232,7 +231,7 @@ def pack_in_place(batch: Batch, memory: Array) -> Batch:
         the batch itself, when the others find no room, or a tensor lies across the memory's edge.
 
     """
-    base = memory.__array_interface__["data"][0]
+    base = address_of(memory)
     tensors = batch._tensors()
     at = [tensor.data_ptr() - base for tensor in tensors]
     inside = [

@@ -18,6 +18,7 @@ import weakref
 import torch
 
 from loader.slabs import Slab
+from uihkv.slabs import address_of
 
 _PORTABLE = 1
 """``cudaHostRegisterPortable``: locked for every context, not only that of the current device."""
@@ -32,7 +33,7 @@ def lock_pages(memory: Slab, device: torch.device) -> bool:
 
     """
     cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    address = memory.__array_interface__["data"][0]
+    address = address_of(memory)
     with torch.cuda.device(device):
         if int(cudart.cudaHostRegister(address, memory.nbytes, _PORTABLE)) != 0:
             return False

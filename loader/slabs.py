@@ -15,7 +15,6 @@ the lease alive; when it dies, the slab is free. Nobody has to say that he is do
 
 from __future__ import annotations
 
-import mmap
 import threading
 import weakref
 from collections import deque
@@ -23,6 +22,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from uihkv.slabs import address_of, map_memory
 
 Slab = NDArray[np.uint8]
 
@@ -38,7 +39,7 @@ _TOUCHED = 1.25
 
 _PAGE = 4096
 _HUGE = 4 << 20
-"""From here on the system is asked for large pages."""
+"""From here on the system is asked for large pages, as numpy asks."""
 
 
 class SlabPool:
@@ -103,13 +104,8 @@ class SlabPool:
 
 
 def make_slab(size: int) -> Slab:
-    """Memory of its own, which goes back to the system when it is freed: the allocator keeps what a thread took, for
-    each of some sixteen threads, and every pass has threads of its own.
-    """
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):  # as numpy does
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8)
+    """Memory that is mapped by itself: every pass has threads of its own, and the allocator keeps some for each."""
+    return map_memory(size, large_pages=size >= _HUGE)
 
 
 def touch(slab: Slab, size: int) -> None:
@@ -119,17 +115,11 @@ def touch(slab: Slab, size: int) -> None:
 
 def end_in(lease: Slab, arrays: Any) -> int | None:
     """Bytes of the lease that arrays use, from its start on; None: not all of them lie in it."""
-    low = _address(lease)
+    low = address_of(lease)
     end = 0
     for array in arrays:
-        at = _address(array) - low
+        at = address_of(array) - low
         if array.nbytes and not 0 <= at <= at + array.nbytes <= lease.nbytes:
             return None
         end = max(end, at + array.nbytes if array.nbytes else 0)
     return end
-
-
-def _address(array: NDArray[Any]) -> int:
-    """Where an array begins; quicker than by ``ctypes``."""
-    address: int = array.__array_interface__["data"][0]
-    return address

@@ -8,7 +8,6 @@ before a kernel runs and raise after; the kernels do neither.
 from __future__ import annotations
 
 import copy
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from uihkv.kernels.parts import COUNTERS, are_done, cut_parts, read_parts
 from uihkv.kernels.plan import list_bound
 from uihkv.readcolumns import ReadColumns
 from uihkv.schema import TS, Schema
+from uihkv.slabs import address_of, map_memory
 from uihkv.threads import Threads
 
 Int64s = NDArray[np.int64]
@@ -226,14 +226,11 @@ class Entries:
 
 
 def _untouched_zeros(n: int) -> Int64s:
-    """int64[2, n] of zeros, which the system gives when they are touched.
-
-    Of numpy, which asks the allocator, it may be memory that was used before: it fills megabytes for each snapshot.
-    """
+    """int64[2, n] of zeros; large ones are not filled, which took a millisecond for each snapshot."""
     size = 2 * n * np.dtype(np.int64).itemsize
     if size < _LARGE_BYTES:
         return np.zeros((2, n), np.int64)
-    return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.int64).reshape(2, n)
+    return map_memory(size).view(np.int64).reshape(2, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +278,7 @@ def decode_fixed(
     """
     columns = layouts.columns(tuple(outputs))
     if address is None:
-        address = np.array([array.__array_interface__["data"][0] for array in outputs.values()], np.int64)
+        address = np.array([address_of(array) for array in outputs.values()], np.int64)
     events = len(next(iter(outputs.values()))) if outputs else 0
     return _run(
         entries, slices, layouts, columns.first, address, columns.width, columns.elements, columns.default, verify,

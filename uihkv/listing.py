@@ -31,6 +31,7 @@ from uihkv.kernels.growth import DONE, NO_ROOM
 from uihkv.kernels.plan import find_first_chunks
 from uihkv.kernels.splice import NOBODYS, copy_rows, splice_chunks, splice_rows
 from uihkv.shard import Shard, ShardGrowth, ShardKeys, ShardLeaves
+from uihkv.slabs import address_of
 
 Int64s = NDArray[np.int64]
 
@@ -84,8 +85,7 @@ class ShardRows:
     place: tuple[int, int, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        address = [array.__array_interface__["data"][0] for array in (self.users, self.rows)]
-        object.__setattr__(self, "place", (*address, len(self.rows)))
+        object.__setattr__(self, "place", (address_of(self.users), address_of(self.rows), len(self.rows)))
 
 
 class _NoRoomError(Exception):

@@ -23,6 +23,7 @@ from uihkv.kernels.opened import (
     plan_opened,
 )
 from uihkv.selection import Windows
+from uihkv.slabs import address_of
 
 Int64s = NDArray[np.int64]
 
@@ -58,7 +59,7 @@ def plan_at_once(
     while True:
         part, ordered = np.empty((2, 4, room), np.int64)
         came, slices = plan(
-            0 if user is None else _address(user), row, _address(version), max_len or 0,
+            0 if user is None else address_of(user), row, address_of(version), max_len or 0,
             directory.index, directory.chunks_of, entries.start, entries.end,
             entries.first_tail, directory.opened, entries.address, layouts.width, layouts.elements, layouts.kind,
             blocks, LOOKED_AT, low, high, offsets, part, ordered,
@@ -87,9 +88,3 @@ def find_wrong(windows: Windows, ts: Int64s, last_ts: Int64s) -> int:
     """
     find = hold_find_unproved if len(last_ts) <= _FEW else find_unproved
     return int(find(ts, windows.out, windows.low, windows.high, last_ts))
-
-
-def _address(array: Int64s) -> int:
-    """Where an array begins; quicker than by ``ctypes``."""
-    address: int = array.__array_interface__["data"][0]
-    return address

@@ -38,6 +38,7 @@ from uihkv.kernels.plan import lift_visible
 from uihkv.nametable import NameTable
 from uihkv.readcolumns import column_type
 from uihkv.schema import TS, VISIBLE_AT
+from uihkv.slabs import address_of
 from uihkv.sources import UNKNOWN, SourceRecord
 from uihkv.tree import Growth, Leaves, PathCheck, list_growth, list_values
 
@@ -533,7 +534,7 @@ def _fill(cursor: Any, packed: bytes, width: int, rows: Int64s, entries: Entries
     for index, row in enumerate(rows.tolist()):
         if cursor.set_key(packed[index * width : (index + 1) * width]):
             value = np.frombuffer(cursor.value(), np.uint8)
-            address[row] = value.__array_interface__["data"][0]
+            address[row] = address_of(value)
             size[row] = len(value)
 
 

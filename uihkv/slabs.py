@@ -14,9 +14,11 @@ threads, for collections of garbage at any moment, and after a fork, where each 
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,3 +65,21 @@ class SlabPool:
                 return slab
             self._free.append(slab)
         return None
+
+
+def map_memory(size: int, large_pages: bool = False) -> Slab:
+    """Zeros that the system gives when they are touched, and takes back when they are freed.
+
+    The allocator's may have been used before, so that numpy fills them; and it keeps what a thread took, for each of
+    some sixteen threads. ``large_pages``: ask the system for such, for what will be touched whole.
+    """
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if large_pages and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where an array begins; quicker than by ``ctypes``."""
+    address: int = array.__array_interface__["data"][0]
+    return address

@@ -49,7 +49,7 @@ from uihkv.projection import Projection
 from uihkv.schema import TS, VISIBLE_AT, Schema
 from uihkv.selection import Windows, draw_sample, select_events
 from uihkv.shard import Shard, read_ragged
-from uihkv.slabs import Slab, SlabPool
+from uihkv.slabs import Slab, SlabPool, address_of
 from uihkv.threads import Threads
 from uihkv.userids import INT64, UserIds, is_string
 
@@ -528,7 +528,7 @@ class Snapshot:
             for column, start in zip(columns, starts, strict=False)
         }
         address = np.array(starts[:-1], np.int64)
-        address += slab.__array_interface__["data"][0]
+        address += address_of(slab)
         return fixed, address, slab
 
     def _prove(self, directory: SnapshotDirectory, window: Windows, pointers: Pointers, ts: Int64s | None) -> None:

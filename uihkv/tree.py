@@ -33,6 +33,7 @@ from uihkv.kernels.growth import DONE, describe_leaves, find_growth
 from uihkv.kernels.paths import check_paths
 from uihkv.kernels.tree import FOUND_ALL, OTHER_KEY, is_environment, walk_tree
 from uihkv.keys import parse_tail_words
+from uihkv.slabs import address_of
 
 Int64s = NDArray[np.int64]
 
@@ -127,7 +128,7 @@ def list_values(
     if record is None or len(record) != _RECORD.itemsize or stat["psize"] != mmap.PAGESIZE:
         return None
     root = int(np.frombuffer(record, _RECORD)["root"][0])
-    base = _find_map(np.frombuffer(record, np.uint8).__array_interface__["data"][0])
+    base = _find_map(address_of(np.frombuffer(record, np.uint8)))
     if base is None:
         return None
     pages = min(environment.info()["last_pgno"] + 1, data.stat().st_size // mmap.PAGESIZE)
@@ -167,7 +168,7 @@ def list_growth(transaction: Any, name: bytes, key_words: int, pages: int, known
     found = np.frombuffer(transaction.get(name), np.uint8)
     record = found.view(_RECORD)[0]
     root = int(record["root"])
-    if _base_of(found.__array_interface__["data"][0]) != known.base:
+    if _base_of(address_of(found)) != known.base:
         return None
     if root == known.root:
         return Growth(known, _NO_FIVES, _NO_FIVES, _NONE, _NO_FIVES)
@@ -246,7 +247,7 @@ def find_map(transaction: Any, name: bytes) -> int | None:
     record = transaction.get(name) if _KNOWN else None
     if record is None or len(record) != _RECORD.itemsize or transaction.stat()["psize"] != mmap.PAGESIZE:
         return None
-    return _find_map(np.frombuffer(record, np.uint8).__array_interface__["data"][0])
+    return _find_map(address_of(np.frombuffer(record, np.uint8)))
 
 
 def _find_map(address: int) -> int | None:
