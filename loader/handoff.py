@@ -16,7 +16,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -64,9 +64,9 @@ class Handoff(Generic[T]):
         self._wakers: list[Callable[[], None]] = []
 
     @property
-    def ready(self) -> int:
-        """Items that can be taken without waiting."""
-        return len(self._items)
+    def ready(self) -> Sized:
+        """Items that can be taken without waiting; for whoever asks often, the same object all the time."""
+        return self._items
 
     # -- the producers' side ------------------------------------------------------------------------
 

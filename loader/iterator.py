@@ -60,6 +60,29 @@ class Pass:
         self._position, self._plan = self.position, None
 
 
+class _Forked:
+    """How many forks lie behind this process: an iterator works in the process that made it, where its threads are.
+
+    Asking for the process's id at each batch would cost more than all else that handing it over takes.
+    """
+
+    times = 0
+
+
+_forked = _Forked()
+
+
+def _note_fork() -> None:
+    _forked.times += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def _of_a_parent() -> LoaderClosedError:
+    return LoaderClosedError("this iterator is of a parent process; make one here with iter(loader)")
+
+
 class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
     """Batches of one epoch, from one place on. Made by ``iter(loader)``; for one consumer.
 
@@ -79,12 +102,13 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         receive: Callable[[Sent], Batch],
     ) -> None:
         self._pipeline = pipeline
+        self._ready, self._take = pipeline.ready, pipeline.take
         self._plan = plan
         self._next = plan.first
         self._passed = passed
         self._receive = receive
         self._over = False
-        self._pid = os.getpid()
+        self._forks = _forked.times
         self._finalizer = weakref.finalize(self, pipeline.finalize)
 
     def __iter__(self) -> LoaderIterator:
@@ -104,15 +128,12 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         """
         if self._over:
             raise StopIteration
-        self._check_process()
-        ready, start = self._pipeline.ready, time.perf_counter()
+        if self._forks != _forked.times:
+            raise _of_a_parent()
+        # What lies ready is handed over in few steps: each runs in caches that the consumer's own work has filled.
+        ready, start = len(self._ready), time.perf_counter()
         try:
-            if _profiler_enabled():
-                with record_function("## loader.wait ##"):
-                    sent = self._pipeline.take()
-            else:
-                sent = self._pipeline.take()
-            return self._hand_over(sent, ready, start)
+            return self._hand_over(self._take() if ready else self._wait(), ready, start)
         except Ended:
             self._finish()
             raise StopIteration from None
@@ -124,8 +145,9 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         """As :meth:`__next__`, without blocking the running loop; raises StopAsyncIteration after the last."""
         if self._over:
             raise StopAsyncIteration
-        self._check_process()
-        ready, start = self._pipeline.ready, time.perf_counter()
+        if self._forks != _forked.times:
+            raise _of_a_parent()
+        ready, start = len(self._ready), time.perf_counter()
         try:
             return self._hand_over(await self._pipeline.take_async(), ready, start)
         except Ended:
@@ -137,9 +159,12 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
             self.close()
             raise
 
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():  # its threads are not here: the next batch would never come
-            raise LoaderClosedError("this iterator is of a parent process; make one here with iter(loader)")
+    def _wait(self) -> Sent:
+        """The next batch, when none lies ready: torch's profiler sees it by name."""
+        if _profiler_enabled():
+            with record_function("## loader.wait ##"):
+                return self._take()
+        return self._take()
 
     def close(self) -> None:
         """End this pass: no thread and no snapshot is left. Closing twice, or after the end, is no error."""

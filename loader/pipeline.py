@@ -62,6 +62,11 @@ class Pipeline(Generic[T, R]):
         workers: how many lanes.
         first: results that must be ready before the first is given, up to ``ahead``; see :class:`Handoff`.
 
+    Attributes:
+        ready: results that can be taken without waiting, to be counted.
+        take: waits for the next result. Raises :class:`Ended` after the last, or after :meth:`close`; what the source
+            or the work raised, at its place, once.
+
     """
 
     def __init__(
@@ -98,6 +103,8 @@ class Pipeline(Generic[T, R]):
         self._ended = False
         self._guard = threading.RLock()
         self._handoff: Handoff[R] = Handoff(self._free_place, min(first, ahead))
+        # As they are: whoever takes comes from a step that has filled the caches, where each call in between costs.
+        self.ready, self.take = self._handoff.ready, self._handoff.take
         self._loop = _new_loop()
         self._places = asyncio.Semaphore(ahead)  # of an async source
         for _ in range(ahead if self._feed is None else 0):
@@ -111,21 +118,6 @@ class Pipeline(Generic[T, R]):
             raise
 
     # -- the consumer's side ------------------------------------------------------------------------
-
-    @property
-    def ready(self) -> int:
-        """Results that can be taken without waiting."""
-        return self._handoff.ready
-
-    def take(self) -> R:
-        """Wait for the next result.
-
-        Raises:
-            Ended: after the last, or after :meth:`close`.
-            BaseException: what the source or the work raised, at its place, once.
-
-        """
-        return self._handoff.take()
 
     async def take_async(self) -> R:
         """As :meth:`take`, without blocking the running loop."""
@@ -153,7 +145,9 @@ class Pipeline(Generic[T, R]):
     def _free_place(self) -> None:
         if self._feed is None:
             # In the consumer's thread, whose caches the step has filled: as few steps as can be.
-            self._give(_NEXT, 0 if self._given[0] == self._done[0] else self._find_lane())
+            lane = 0 if self._given[0] == self._done[0] else self._find_lane()
+            self._given[lane] += 1
+            self._queues[lane].put(_NEXT)
             return
         with self._guard:
             if not self._ended:

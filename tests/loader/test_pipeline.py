@@ -158,12 +158,12 @@ def test_the_first_items_are_kept_until_there_are_as_many_as_wanted() -> None:
     handoff: Handoff[int] = Handoff(nothing, first=3)
     handoff.put(0, 0)
     handoff.put(1, 1)
-    assert handoff.ready == 0
+    assert len(handoff.ready) == 0
     handoff.put(2, 2)
-    assert handoff.ready == 3
+    assert len(handoff.ready) == 3
     assert [handoff.take() for _ in range(3)] == [0, 1, 2]
     handoff.put(3, 3)
-    assert handoff.ready == 1, "later ones are given as they come"
+    assert len(handoff.ready) == 1, "later ones are given as they come"
 
 
 def test_few_slow_or_failed_first_items_are_given_all_the_same() -> None:
@@ -175,7 +175,7 @@ def test_few_slow_or_failed_first_items_are_given_all_the_same() -> None:
     slow.put(0, 0)
     time.sleep(2 * PATIENCE_S)
     slow.put(1, 1)
-    assert slow.ready == 2
+    assert len(slow.ready) == 2
     failed: Handoff[int] = Handoff(nothing, first=3)
     failed.put(0, 0)
     failed.put(1, Failed(KeyError("b")))
