@@ -66,7 +66,7 @@ class Plan:
 
 
 SHORT = Plan((16, 64, 256, 1_024), 80, 2, 150)
-FULL = Plan((16, 64, 256, 1_024, 4_096), 200, 3, 400)
+FULL = Plan((16, 64, 256, 1_024, 4_096), 600, 3, 400)
 
 
 def measure(settings: Settings) -> Report:
