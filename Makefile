@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Benches have an environment of their own: what others are made of would make the tests' three times as large.
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
+# Without what it asks for: torchvision, which it needs for pictures alone, and for which pip tries torch after torch.
+LITDATA := litdata lightning-utilities boto3 botocore s3transfer jmespath
 
 .PHONY: demo test lint bench bench-full docs licences audit package clean help
 
@@ -43,6 +45,7 @@ audit: $(STAMP) ## install pip-audit, and ask it about the pinned versions
 $(BENCH_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps $(LITDATA)
 	@touch $@
 
 bench: $(BENCH_STAMP) ## the short form of every bench beside its peers, about 15 minutes; perf/REPORT.md

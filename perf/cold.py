@@ -39,7 +39,7 @@ PROJECTIONS = {
 def measure(settings: Settings) -> Report:
     """Build a store and read it cold in every way."""
     path = settings.scratch / "store"
-    users = settings.pick(8_000, 200_000)
+    users = settings.pick(5_000, 200_000)
     log = make_log(Workload(users=users, mean_length=1_500, shortest=64, longest=16_384), settings.seed)
     build_store(path, log, shards=8).close()
     examples = settings.pick(2_048, 16_384)

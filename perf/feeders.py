@@ -14,7 +14,7 @@ with two. Batches hold 256 examples at most.
 *Trainers at once*: two processes train from one store at the same time, with different projections, against each alone.
 
 Ways whose library is not installed are named and left out. Their home is any environment that has this project's
-dependencies and theirs: ``spdl``, ``mosaicml-streaming`` and ``litdata``.
+dependencies and theirs: ``spdl``, ``litdata`` (as the Makefile installs it) and ``mosaicml-streaming``.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def attack(count: int, seed: int, scratch: Path, kind: str = "int64") -> tuple[d
 
 def measure(settings: Settings) -> Report:
     """Damage stores and count what came of it."""
-    count = settings.pick(400, 70_000)
+    count = settings.pick(240, 70_000)
     counts: dict[str, Counter[str]] = {region: Counter() for region in REGIONS}
     findings: list[Finding] = []
     for kind in ("int64", "string"):

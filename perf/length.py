@@ -96,7 +96,7 @@ def measure(settings: Settings) -> Report:
                 runs = bench.run(
                     plan.lengths if real else (JOIN_LENGTH,), JOINS if real else ("ts <",), plan.seeds, _teller(name)
                 )  # fmt: skip
-                steps = bench.time_steps(tuple(TIMED_STEPS)) if number == 0 else None
+                steps = bench.time_steps(plan.lengths) if number == 0 else None
             _add_log(report, name, runs, plan, settings.seed)
             if steps is not None:
                 report.sections.append(_describe_steps(name, steps))

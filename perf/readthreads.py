@@ -28,7 +28,7 @@ def compare_threads(bench: Bench, order: str, settings: Settings) -> list[dict[s
                 "arrays": rivals.slices_of_arrays(windows, ALL, reuse=False),
                 "one": partial(one.read, pointers, wanted), "two": partial(two.read, pointers, wanted),
             }  # fmt: skip
-            compared = interleave(ways, repeats=settings.pick(15, 61), warmup=3)
+            compared = interleave(ways, repeats=settings.pick(11, 61), warmup=2)
         rows.append(
             {
                 "order": order, "events": bench.length, "compression": name,

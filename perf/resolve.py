@@ -70,7 +70,7 @@ def _compare(settings: Settings, store: Store, log: Log, count: int, peers: bool
                 if not np.array_equal(joined.values(peer), expected):
                     raise RuntimeError(f"{peer} and resolve give other versions")
             ways |= {peer: _joining(joined, peer) for peer in ASOF_PEERS}
-        return interleave(ways, repeats=settings.pick(7, 15), baseline="resolve")
+        return interleave(ways, repeats=settings.pick(5, 15), baseline="resolve")
 
 
 def _joining(peers: AsofPeers, peer: str) -> Callable[[], float]:
