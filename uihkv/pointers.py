@@ -109,8 +109,13 @@ class Pointers:
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"row {rows} of {len(self)} pointers")
             rows = slice(rows, rows + 1 or None)
-        last_ts = None if self.last_ts is None else self.last_ts[rows]
-        return Pointers(self.user_id[rows], self.version[rows], last_ts)
+        some = Pointers.__new__(Pointers)  # rows of what was checked need no check
+        some.user_id = np.ascontiguousarray(self.user_id[rows])
+        some.version = np.ascontiguousarray(self.version[rows])
+        some.last_ts = None if self.last_ts is None else np.ascontiguousarray(self.last_ts[rows])
+        if some.version.ndim != 1:
+            raise PointerError(f"rows have shape {some.version.shape}; a flat array of indices or booleans is expected")
+        return some
 
     def __add__(self, other: Pointers) -> Pointers:
         return Pointers.concat([self, other])
