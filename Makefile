@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What only tests and packaging need comes when they are asked for: the demo is sooner there.
+DEV_STAMP := $(VENV)/.installed-dev
 # Benches have an environment of their own: what others are made of would make the tests' three times as large.
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
@@ -17,28 +19,32 @@ help: ## what can be typed here
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "uihkv needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## the main job, end to end, on a real event log
 	$(BIN)/uihkv demo --out demo-out
 
-test: $(STAMP) lint ## lint, then every test, in two processes
+test: $(DEV_STAMP) lint ## lint, then every test, in two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-lint: $(STAMP) ## ruff, mypy --strict, and pip-audit where it is installed
+lint: $(DEV_STAMP) ## ruff, mypy --strict, and pip-audit where it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@$(BIN)/python -m tools.supply audit
 
-licences: $(STAMP) ## every package that is needed, and its licence
+licences: $(DEV_STAMP) ## every package that is needed, and its licence
 	@$(BIN)/python -m tools.supply licences
 
-package: $(STAMP) ## sdist and wheel, each installed in a new environment, where the demo runs
+package: $(DEV_STAMP) ## sdist and wheel, each installed in a new environment, where the demo runs
 	$(BIN)/python -m tools.cleanroom
 
-audit: $(STAMP) ## install pip-audit, and ask it about the pinned versions
+audit: $(DEV_STAMP) ## install pip-audit, and ask it about the pinned versions
 	@$(BIN)/python -m pip install --quiet 'pip-audit>=2.7'
 	@$(BIN)/python -m tools.supply audit
 
@@ -54,7 +60,7 @@ bench: $(BENCH_STAMP) ## the short form of every bench beside its peers, about 1
 bench-full: $(BENCH_STAMP) ## the long form of every bench; hours
 	$(BENCH_VENV)/bin/python -m perf --full
 
-$(VENV)/.docs: $(STAMP)
+$(VENV)/.docs: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
