@@ -17,6 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ MOST_DISTURBED = 0.1
 """Share of the cores that others may take before a bench of repeated timings is called too noisy to tell."""
 LARGEST_BYTES = 1 << 18
 """A file that is larger is not taken: a repository keeps what it is given."""
+
+
+def _covered_s(spans: Sequence[tuple[datetime, datetime]]) -> float:
+    """Seconds in which at least one of these was under way."""
+    covered, until = 0.0, datetime.min.replace(tzinfo=UTC)
+    for begin, end in sorted(spans):
+        covered += max(0.0, (end - max(begin, until)).total_seconds())
+        until = max(until, end)
+    return covered
 
 
 def take_results(out: Path, kept: Path = RESULTS, names: Sequence[str] = ()) -> list[str]:
@@ -183,16 +193,20 @@ class Pages:
                 *(f"{cores[key]:.0%}" if key in cores else "" for key in ("others", "stolen")),
                 " to ".join(f"{load:.1f}" for load in run.get("load", ())), f"`{result.command}`",
             ])  # fmt: skip
-        ran = [result.document["run"] for result in self.results.values() if "took_s" in result.document.get("run", {})]
-        short = [run["took_s"] for run in ran if not run["full"]]
-        total = f"All {len(short)} short forms together took {sum(short) / 60:.1f} minutes." if short else ""
+        spans = [
+            (datetime.fromisoformat(result.when), timedelta(seconds=result.document["run"]["took_s"]))
+            for result in self.results.values()
+            if "took_s" in result.document.get("run", {}) and not result.document["run"]["full"]
+        ]
+        took = _covered_s([(end - length, end) for end, length in spans])
+        total = f"These {len(spans)} short forms took {took / 60:.1f} minutes, two at a time where they time nothing."
         told = (
             "Others' work and stolen time are shares of what the cores could have done while the bench ran: by other "
             "processes, and kept from a virtual machine by its host. A figure is noisy when the middle half of its "
             "repetitions spans more than 15 % of the median."
         )
         stale = "".join(f"\n- not found: {words}" for words in self.stale)
-        return "\n\n".join(filter(None, ["## Runs", _table(head, rows), f"{told} {total}", stale]))
+        return "\n\n".join(filter(None, ["## Runs", _table(head, rows), f"{told} {total if spans else ''}", stale]))
 
     def machines(self) -> str:
         """What they ran on: each machine with the benches that ran there."""

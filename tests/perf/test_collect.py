@@ -84,6 +84,15 @@ def test_a_machine_that_was_busy_is_told() -> None:
     assert "too noisy to tell.**" not in Pages(reads(2.5)).page()
 
 
+def test_time_of_benches_that_ran_at_once_counts_once() -> None:
+    ran = {
+        name: bench(name, "So", [], when=f"2026-01-02T03:{end}:00+00:00")
+        for name, end in (("read", "04"), ("fuzz", "10"), ("held", "10"))
+    }
+    assert "These 3 short forms took 2.0 minutes" in Pages(ran).runs()
+    assert "short forms" not in Pages({}).runs()
+
+
 def test_a_peer_that_is_better_is_listed() -> None:
     better = Pages(reads(0.8, 3.0)).others()
     assert "Lance (our speed over theirs): 0.8 (random users, 128 events)" in better
