@@ -11,8 +11,8 @@ looks or the step from the first to the last third adds up to more than it is al
 
 - descriptors, threads, worker processes, reader slots and open read transactions: not by one;
 - shared slabs, and the descriptors that their maps hold: each worker makes one when it needs it and none is free, so
-  their number climbs to where it never was needed before, and may not pass its bound, for each worker the batches ahead
-  and two with the consumer;
+  their number climbs to where it never was needed before, and may not pass its bound, for each worker the batches
+  ahead, two with the consumer, and the page that says which are free;
 - memory of this process, of its workers, and of all together: by 16 MB or a twentieth; the store and its free pages:
   by 4 MB or a tenth.
 

@@ -46,8 +46,9 @@ BATCH = 64
 EXAMPLES = 1_536
 PREFETCH = 4
 TENANTS = {"long": Projection(COLUMNS, 1024), "short": Projection(("item_id",), 128)}
-SLABS = 3 * (PREFETCH + 2)
-"""Most slabs of workers that live on: for each of three, those ahead and two with the consumer."""
+SLABS = 3 * (PREFETCH + 2 + 1)
+"""Most shared memory of workers that live on, in pieces: for each of three the slabs ahead, two with the consumer, and
+the page that says which are free."""
 
 APPENDED_USERS = 4
 KEPT_EVENTS = 256
