@@ -389,7 +389,7 @@ def _measure_directory(settings: Settings) -> dict[str, float]:
     """Bytes of memory a chunk and a user, and seconds a key, from one store of many users and one of many chunks."""
     counted = []
     for name, users, events, chunk_events in (
-        ("many users", settings.pick(200_000, 2_000_000), 1, 1024), ("many chunks", settings.pick(400, 4_000), 2048, 8),
+        ("many users", settings.pick(100_000, 2_000_000), 1, 1024), ("many chunks", settings.pick(200, 4_000), 2048, 8),
     ):  # fmt: skip
         log = make_log(Workload(users=users, shortest=events, longest=events, schema=FIVE_COLUMNS), settings.seed)
         build_store(settings.scratch / name, log, shards=4, chunk_events=chunk_events).close()

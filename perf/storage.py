@@ -68,7 +68,7 @@ from uihkv import Store
 
 def measure(settings: Settings) -> Report:
     """Write all forms, read all jobs, fit the growth."""
-    users = settings.pick(60, 2_000)
+    users = settings.pick(40, 2_000)
     workload = Workload(users=users, mean_length=5_000, schema=TWENTY_COLUMNS)
     log = make_log(workload, settings.seed)
     batch = {ARRIVING: max(8, users // 3), SORTED: A_USER}

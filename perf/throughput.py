@@ -187,7 +187,7 @@ def _ask_in_turn(case: Case, order: str, names: list[str], settings: Settings) -
             first[name], *plans[name] = _plan(server, case, WAYS[name].as_they_lie)
         rng = np.random.default_rng(settings.seed)
         answers: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for _ in range(settings.pick(5, 11)):
+        for _ in range(settings.pick(4, 11)):
             for index in rng.permutation(len(names)).tolist():
                 name = names[index]
                 answers[name].append({**servers[name].ask(*plans[name]), "first_bytes": first[name]})
