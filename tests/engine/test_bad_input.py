@@ -342,6 +342,22 @@ def test_a_wrong_last_ts_is_found_out_whatever_is_read(store: Store) -> None:
         assert snapshot.read(Pointers([2, 1, 9], [1, 2, 0], [20, 30, 5])).lengths.tolist() == [1, 2, 0]
 
 
+@pytest.mark.parametrize("ids", [np.arange(5), [f"user {number}" for number in range(5)]])
+@pytest.mark.parametrize(
+    "rows", [slice(1, 4), slice(None, None, -2), np.array([3, 0, 3]), [4, 1], np.array([True, False] * 2 + [True])]
+)
+def test_rows_of_pointers_are_those_of_their_columns(ids: Any, rows: Any) -> None:
+    version, last_ts = np.arange(5) * 2, np.arange(5) * 3
+    found = Pointers(ids, version, last_ts)[rows]
+    assert found == Pointers(np.array(ids)[rows].tolist(), version[rows], last_ts[rows])
+    assert all(column.flags.c_contiguous for column in (found.user_id, found.version, found.last_ts))  # type: ignore[union-attr]
+
+
+def test_rows_of_pointers_that_are_no_list_are_refused() -> None:
+    with pytest.raises(PointerError, match=r"shape \(2, 2\)"):
+        Pointers([1, 2], [0, 0])[np.zeros((2, 2), np.int64)]
+
+
 def test_an_unknown_column_is_named_with_those_that_are_there(store: Store) -> None:
     with store.snapshot() as snapshot:
         with pytest.raises(SchemaError, match=rf"column 'colour'; the store has ts, visible_at, {LISTED}"):
