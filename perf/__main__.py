@@ -51,7 +51,7 @@ BENCHES: dict[str, str] = {
 """Every bench by its module's name, and what it asks in a few words."""
 
 
-SHORTER: dict[str, tuple[str, ...]] = dict.fromkeys(("endurance", "soak", "guided"), ("--minutes", "0.5"))
+SHORTER: dict[str, tuple[str, ...]] = dict.fromkeys(("endurance", "soak", "guided"), ("--minutes", "0.3"))
 """Options that keep all short forms together within 15 minutes on two cores; by themselves these benches run longer."""
 
 UNTIMED = (

@@ -65,7 +65,7 @@ class Plan:
     per_stratum: int
 
 
-SHORT = Plan((16, 256, 1_024), 80, 2, 150)
+SHORT = Plan((16, 256, 1_024), 60, 2, 150)
 FULL = Plan((16, 64, 256, 1_024, 4_096), 600, 3, 400)
 
 

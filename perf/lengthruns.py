@@ -25,8 +25,8 @@ from uihkv import Store
 
 JOIN_LENGTH = 256
 """Newest events that a model of a join sees."""
-TIMED_STEPS = {16: 96, 64: 96, 256: 64, 1_024: 24, 4_096: 12}
-"""Steps of a timed training, by length: a few seconds each."""
+TIMED_STEPS = {16: 48, 64: 48, 256: 32, 1_024: 12, 4_096: 6}
+"""Steps of a timed training, by length: one to three seconds each."""
 _TIMED_REPEATS = 3
 
 

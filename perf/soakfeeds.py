@@ -112,8 +112,9 @@ def current_pass(store: Store, journal: Journal, folder: Path) -> tuple[int, dic
             if int(old.name.split(".")[0]) < number - 1:
                 old.unlink()
         rng = np.random.default_rng(number)
+        least = Progress.acknowledged(journal)  # first: what is acknowledged later need not be in the snapshot
         with store.snapshot() as snapshot:
-            heads = check_view(snapshot, Progress.acknowledged(journal), journal)
+            heads = check_view(snapshot, least, journal)
         row = rng.integers(0, len(EVERYONE), EXAMPLES)
         version = np.maximum(heads.version[row] - rng.integers(0, 40, EXAMPLES), 0)
         with (aside := folder / f"{number}.aside").open("wb") as file:
