@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from perf.__main__ import BENCHES
+from perf.__main__ import BENCHES, SHORTER
 from perf.answers import COMPARISONS, DIFFERENCES, MEASURED, QUESTIONS, Comparison, Difference, Measured
 from perf.harness import OUT
 from perf.phrases import fill, say_figures
@@ -39,6 +39,12 @@ MOST_DISTURBED = 0.1
 """Share of the cores that others may take before a bench of repeated timings is called too noisy to tell."""
 LARGEST_BYTES = 1 << 18
 """A file that is larger is not taken: a repository keeps what it is given."""
+
+
+def _is_short(name: str, run: Mapping[str, Any]) -> bool:
+    """Whether a bench ran as ``make bench`` runs it, and for no longer."""
+    arguments = tuple(run["arguments"])
+    return not run["full"] and ("--minutes" not in arguments or " ".join(SHORTER.get(name, ())) in " ".join(arguments))
 
 
 def _covered_s(spans: Sequence[tuple[datetime, datetime]]) -> float:
@@ -195,8 +201,8 @@ class Pages:
             ])  # fmt: skip
         spans = [
             (datetime.fromisoformat(result.when), timedelta(seconds=result.document["run"]["took_s"]))
-            for result in self.results.values()
-            if "took_s" in result.document.get("run", {}) and not result.document["run"]["full"]
+            for name, result in self.results.items()
+            if "took_s" in result.document.get("run", {}) and _is_short(name, result.document["run"])
         ]
         took = _covered_s([(end - length, end) for end, length in spans])
         total = f"These {len(spans)} short forms took {took / 60:.1f} minutes, two at a time where they time nothing."

@@ -90,6 +90,8 @@ def test_time_of_benches_that_ran_at_once_counts_once() -> None:
         for name, end in (("read", "04"), ("fuzz", "10"), ("held", "10"))
     }
     assert "These 3 short forms took 2.0 minutes" in Pages(ran).runs()
+    long = {"run": {"arguments": ["--minutes", "60"], "seed": 0, "full": False, "took_s": 3600.0}}
+    assert "These 3 short forms took 2.0 minutes" in Pages(ran | {"soak": bench("soak", "So", [], **long)}).runs()
     assert "short forms" not in Pages({}).runs()
 
 
