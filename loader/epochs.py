@@ -34,8 +34,8 @@ Int64s = NDArray[np.int64]
 Uneven = Literal["drop", "pad", "raise"]
 
 
-class Plan(Protocol):
-    """One rank's batches of one pass."""
+class Bounds(Protocol):
+    """Where a pass begins and ends, and the places between."""
 
     @property
     def first(self) -> int:
@@ -45,11 +45,15 @@ class Plan(Protocol):
     def batches(self) -> int:
         """One past the number of the epoch's last batch: the same on every rank."""
 
-    def rows(self, batch: int) -> Int64s:
-        """Indices of the batch's examples: int64[B]. The first call may take long: it may draw the order."""
-
     def position(self, batches: int) -> Position:
         """The place in the epoch when this many of its batches are done."""
+
+
+class Plan(Bounds, Protocol):
+    """One rank's batches of one pass."""
+
+    def rows(self, batch: int) -> Int64s:
+        """Indices of the batch's examples: int64[B]. The first call may take long: it may draw the order."""
 
 
 class Epochs(Protocol):

@@ -15,6 +15,7 @@ import io
 import operator
 import os
 import select
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -89,9 +90,9 @@ class _BlockingFeed(AsyncIterator[Any]):
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
+    @abstractmethod
     def _read(self, raw: _Waiting) -> Iterator[Any]:
         """Batches from the bytes."""
-        raise NotImplementedError
 
     def _open(self) -> int:
         stream = self._stream

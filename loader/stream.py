@@ -76,7 +76,7 @@ class StreamPlace(Place):
 
 
 class _StreamPlan:
-    """How far a stream has come: a :class:`loader.epochs.Plan` without an end in sight."""
+    """How far a stream has come: :class:`loader.epochs.Bounds` without an end in sight; its places bring their rows."""
 
     first = 0
 
@@ -100,10 +100,6 @@ class _StreamPlan:
     def forget(self, batches: int) -> None:
         """Places long before the one after this many batches are not asked for any more: a stream may have no end."""
         self._consumed.pop(batches - _PLACES_KEPT, None)
-
-    def rows(self, batch: int) -> NDArray[np.int64]:
-        """Not asked of a stream: its places bring their rows."""
-        raise NotImplementedError
 
     def position(self, batches: int) -> Position:
         """Examples of the first so many batches, the newest that were handed over."""
