@@ -13,18 +13,15 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from torch._C._autograd import _profiler_enabled
-from torch.profiler import record_function
-
 from loader.batch import Batch
-from loader.epochs import Plan
+from loader.epochs import Bounds
 from loader.errors import LoaderClosedError
 from loader.handoff import Ended
 from loader.pipeline import Pipeline
 from loader.prefetch import Sent
 from loader.stages import Place
 from loader.state import Position
-from loader.stats import Meter
+from loader.stats import Meter, label
 
 
 class Pass:
@@ -40,7 +37,7 @@ class Pass:
 
     def __init__(self, position: Position, meter: Meter) -> None:
         self._position = position
-        self._plan: Plan | None = None
+        self._plan: Bounds | None = None
         self._handed = 0
         self.meter = meter
         self.begun = False
@@ -51,7 +48,7 @@ class Pass:
         plan = self._plan
         return self._position if plan is None else plan.position(self._handed)
 
-    def advance(self, plan: Plan, batches: int) -> None:
+    def advance(self, plan: Bounds, batches: int) -> None:
         """So many batches of the epoch were handed over."""
         self._plan, self._handed, self.begun = plan, batches, True
 
@@ -60,23 +57,20 @@ class Pass:
         self._position, self._plan = self.position, None
 
 
-class _Forked:
+class _Forks:
     """How many forks lie behind this process: an iterator works in the process that made it, where its threads are.
 
     Asking for the process's id at each batch was a fifth of what handing it over takes.
     """
 
-    times = 0
+    behind = 0
+
+    @classmethod
+    def note(cls) -> None:
+        cls.behind += 1
 
 
-_forked = _Forked()
-
-
-def _note_fork() -> None:
-    _forked.times += 1
-
-
-os.register_at_fork(after_in_child=_note_fork)
+os.register_at_fork(after_in_child=_Forks.note)
 
 
 def _of_a_parent() -> LoaderClosedError:
@@ -97,7 +91,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
     def __init__(
         self,
         pipeline: Pipeline[Place, Sent],
-        plan: Plan,
+        plan: Bounds,
         passed: Pass,
         receive: Callable[[Sent], Batch],
     ) -> None:
@@ -108,7 +102,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         self._passed = passed
         self._receive = receive
         self._over = False
-        self._forks = _forked.times
+        self._forks = _Forks.behind
         self._finalizer = weakref.finalize(self, pipeline.finalize)
 
     def __iter__(self) -> LoaderIterator:
@@ -128,7 +122,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         """
         if self._over:
             raise StopIteration
-        if self._forks != _forked.times:
+        if self._forks != _Forks.behind:
             raise _of_a_parent()
         # What lies ready is handed over in few steps: each runs in caches that the consumer's own work has filled.
         ready, start = len(self._ready), time.perf_counter()
@@ -145,7 +139,7 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
         """As :meth:`__next__`, without blocking the running loop; raises StopAsyncIteration after the last."""
         if self._over:
             raise StopAsyncIteration
-        if self._forks != _forked.times:
+        if self._forks != _Forks.behind:
             raise _of_a_parent()
         ready, start = len(self._ready), time.perf_counter()
         try:
@@ -160,11 +154,9 @@ class LoaderIterator(Iterator[Batch], AsyncIterator[Batch]):
             raise
 
     def _wait(self) -> Sent:
-        """The next batch, when none lies ready: torch's profiler sees it by name."""
-        if _profiler_enabled():
-            with record_function("## loader.wait ##"):
-                return self._take()
-        return self._take()
+        """The next batch, when none lies ready."""
+        with label("wait"):
+            return self._take()
 
     def close(self) -> None:
         """End this pass: no thread and no snapshot is left. Closing twice, or after the end, is no error."""

@@ -145,9 +145,7 @@ class Pipeline(Generic[T, R]):
     def _free_place(self) -> None:
         if self._feed is None:
             # In the consumer's thread, whose caches the step has filled: as few steps as can be.
-            lane = 0 if self._given[0] == self._done[0] else self._find_lane()
-            self._given[lane] += 1
-            self._queues[lane].put(_NEXT)
+            self._give(_NEXT, 0 if self._given[0] == self._done[0] else self._find_lane())
             return
         with self._guard:
             if not self._ended:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +147,11 @@ class Sizes:
     saved: int
 
 
+def label(stage: str) -> AbstractContextManager[object]:
+    """What is done inside is seen by torch's profiler, where one runs, by the stage's name."""
+    return record_function(f"## loader.{stage} ##") if _profiler_enabled() else nullcontext()
+
+
 class Meter:
     """Counters of one pass.
 
@@ -175,10 +180,7 @@ class Meter:
     def timed(self, stage: str, batch: int) -> Iterator[None]:
         """Count what is inside as one batch of the stage, unless it raises; torch's profiler sees it by name."""
         start_s = time.perf_counter()
-        if _profiler_enabled():
-            with record_function(f"## loader.{stage} ##"):
-                yield
-        else:
+        with label(stage):
             yield
         took_s = time.perf_counter() - start_s
         with self._lock:
