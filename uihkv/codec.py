@@ -397,7 +397,7 @@ def decode_list_lengths(
     block = layouts.first_blocks([name])
     _run(
         entries, slices, layouts, block,
-        np.array([lengths.ctypes.data], np.int64), 8 * one, one, 0 * one, verify,
+        np.array([address_of(lengths)], np.int64), 8 * one, one, 0 * one, verify,
     )  # fmt: skip
     bound = list_bound(entries.address, slices.entry, block[:, 0])
     count = slices.last - slices.first
@@ -422,7 +422,7 @@ def decode_list_elements(
         entries.address, entries.user, entries.verified,
         slices.entry, slices.first, slices.last, slices.out,
         layouts.width, layouts.kind, layouts.elements,
-        layouts.first_blocks([name])[:, 0], offsets, values.ctypes.data, values.dtype.itemsize,
+        layouts.first_blocks([name])[:, 0], offsets, address_of(values), values.dtype.itemsize,
         verify, np.empty(max(entries.scratch_bytes, 1), np.uint8), np.empty(max(longest, 1), np.int64),
     )  # fmt: skip
     if code != status.OK:
@@ -553,7 +553,7 @@ def _blocks_of(
 
     def keep(array: Array) -> int:
         sources.append(np.ascontiguousarray(array))
-        return int(sources[-1].ctypes.data)
+        return address_of(sources[-1])
 
     data: list[int] = [keep(events.ts), keep(events.visible_at)]
     lists: list[int] = [0, 0]

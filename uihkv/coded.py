@@ -15,6 +15,7 @@ from uihkv.codec import Entries, Layouts, Slices
 from uihkv.distinct import Bytes, as_bytes, hash_values
 from uihkv.kernels import coded as _coded
 from uihkv.kernels import status
+from uihkv.slabs import address_of
 
 Int64s = NDArray[np.int64]
 
@@ -42,7 +43,7 @@ class _Read:
 
     def values(self, offsets: Int64s, out: Bytes) -> None:
         self._check(
-            _coded.read_coded_values(*self._from, self.default, offsets, out.ctypes.data, *self._room, self._values)
+            _coded.read_coded_values(*self._from, self.default, offsets, address_of(out), *self._room, self._values)
         )
 
     def match(self, values: Bytes, offsets: Int64s, hashes: Int64s, out: NDArray[np.bool_]) -> None:

@@ -23,6 +23,7 @@ from uihkv.errors import PointerError
 from uihkv.kernels.coded import match_names
 from uihkv.names import hash_names, next_numbers, pack_names
 from uihkv.shard import Shard
+from uihkv.slabs import address_of
 from uihkv.userids import INT64, STRING, UserIds, is_string
 
 Int64s = NDArray[np.int64]
@@ -100,7 +101,7 @@ class UserLookup:
                 values, offsets = names.names_of(transaction, directory.row_user[some])
                 self._kept.append(values)
                 self._size[some] = np.diff(offsets)
-                self._address[some] = values.ctypes.data + offsets[:-1]
+                self._address[some] = address_of(values) + offsets[:-1]
 
     def users(self) -> UserIds:
         """All users that have a history, ascending: int64[users], or strings."""

@@ -25,6 +25,7 @@ from loader.errors import WorkerError
 from loader.reading import Reading, Request, SpanColumn
 from loader.slabs import end_in
 from uihkv import Histories, Pointers, Projection, ReadCost, StochasticLength, errors
+from uihkv.slabs import address_of
 
 Array = NDArray[Any]
 Slab = NDArray[np.uint8]
@@ -185,11 +186,11 @@ class _Filling:
 
     def __init__(self, slab: Slab, used: int) -> None:
         self._slab = slab
-        self._base = slab.ctypes.data
+        self._base = address_of(slab)
         self.end = used
 
     def __call__(self, array: Array) -> int:
-        at: int = array.ctypes.data - self._base
+        at = address_of(array) - self._base
         if array.nbytes and 0 <= at < self._slab.nbytes:
             return at  # the read has put it there
         start = _aligned(self.end)
