@@ -6,6 +6,9 @@ chunks straight into output arrays; they verify checksums and the result of LZ4,
 
 A batch's slices come sorted by chunk: a compressed block is decompressed once for all slices of its chunk, and what
 one slice holds of a column is copied to those that want no more of it.
+
+A kernel is compiled together with all that it calls, at each level anew: what only one function calls is inlined into
+it before that, which halves how long a first read takes.
 """
 
 from __future__ import annotations
@@ -42,7 +45,6 @@ from uihkv.chunk import (
     SCHEMA_AT,
     SHORT_BITS,
     SHORT_HEADER_BYTES,
-    SHORT_MAX_COUNT,
     SHORT_SAME,
     SIGNED,
     START_AT,
@@ -341,30 +343,13 @@ def _fill(bits: Any, target: Any, width: Any, n: Any) -> None:
             out64[i] = bits
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _shift(x: Any, base: Any, scale: Any, target: Any, width: Any, n: Any) -> None:
     """``base + scale * x`` for n elements, into elements of ``width`` bytes.
 
     The loop is written out for each width, so that each is compiled to vector instructions of its own.
     """
-    if scale == 1:
-        if width == 1:
-            near8 = i8_at(target, n)
-            for i in range(n):
-                near8[i] = base + np.int64(x[i])
-        elif width == 2:
-            near16 = i16_at(target, n)
-            for i in range(n):
-                near16[i] = base + np.int64(x[i])
-        elif width == 4:
-            near32 = i32_at(target, n)
-            for i in range(n):
-                near32[i] = base + np.int64(x[i])
-        else:
-            near64 = i64_at(target, n)
-            for i in range(n):
-                near64[i] = base + np.int64(x[i])
-    elif width == 8:
+    if width == 8:
         far64 = i64_at(target, n)
         for i in range(n):
             far64[i] = base + scale * np.int64(x[i])
@@ -397,7 +382,7 @@ def _shift_unsigned(source: Any, width: Any, base: Any, scale: Any, target: Any,
         _shift(i64_at(source, n), base, scale, target, target_width, n)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _decode_bits(
     source: Any, bits: Any, size: Any, first: Any, base: Any, scale: Any, target: Any, target_width: Any, n: Any
 ) -> None:
@@ -422,7 +407,7 @@ def _decode_frame(
         _shift_unsigned(source + width * first, width, base, scale, target, target_width, n)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _decode_float_bits(
     source: Any, width: Any, items: Any, first: Any, base: Any, full: Any, target: Any, target_width: Any, n: Any
 ) -> None:
@@ -437,7 +422,7 @@ def _decode_float_bits(
             widen_floats(held, full, target + begin * target_width, target_width, m)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _divide_short(source: Any, width: Any, base: Any, scale: Any, target: Any, n: Any) -> None:
     """``(base + x) / scale`` as float32 of n unsigned elements of ``width`` bytes; all of these numbers are float32."""
     if 4 * n >= LINE:
@@ -449,7 +434,7 @@ def _divide_short(source: Any, width: Any, base: Any, scale: Any, target: Any, n
         short[i] = np.float32(base + _load_base(source + i * width, width, False)) / divisor
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _decode_short_decimal(
     source: Any, width: Any, items: Any, first: Any, base: Any, scale: Any, target: Any, n: Any
 ) -> None:
@@ -501,7 +486,7 @@ def _decode_decimal(
             narrow[begin + i] = np.float64(numerators[i]) / divisor
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _fill_constant(base: Any, full: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
     """The constant of a block whose type has ``full`` bytes, n times."""
     if kind == FLOAT and full < target_width and n > 0:
@@ -513,14 +498,9 @@ def _fill_constant(base: Any, full: Any, kind: Any, target: Any, target_width: A
 
 
 @njit(nogil=True, cache=True)
-def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
-    if width == target_width:
-        _copy(source, target, n * width)
-    elif kind == FLOAT:
-        widen_floats(source, width, target, target_width, n)
-    elif kind != SIGNED:
-        _decode_frame(source, width, n, _ZERO, _ZERO, _ONE, target, target_width, n)
-    elif width == 1:
+def _widen_signed(source: Any, width: Any, target: Any, target_width: Any, n: Any) -> None:
+    """N signed elements of ``width`` bytes in a wider type."""
+    if width == 1:
         _shift(i8_at(source, n), _ZERO, _ONE, target, target_width, n)
     elif width == 2:
         _shift(i16_at(source, n), _ZERO, _ONE, target, target_width, n)
@@ -528,7 +508,19 @@ def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: A
         _shift(i32_at(source, n), _ZERO, _ONE, target, target_width, n)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
+def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: Any, n: Any) -> None:
+    if width == target_width:
+        _copy(source, target, n * width)
+    elif kind == FLOAT:
+        widen_floats(source, width, target, target_width, n)
+    elif kind != SIGNED:
+        _decode_frame(source, width, n, _ZERO, _ZERO, _ONE, target, target_width, n)
+    else:
+        _widen_signed(source, width, target, target_width, n)
+
+
+@njit(nogil=True, cache=True, inline="always")
 def _sum_of(x: Any, n: Any) -> Any:
     total = np.int64(0)
     for i in range(n):
@@ -565,7 +557,7 @@ def _run_on(at: Any, width: Any, n: Any, value: Any, scale: Any, stride: Any, ta
     return value
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _accumulate(
     source: Any, width: Any, items: Any, first: Any, last: Any, base: Any, scale: Any, step: Any,
     target: Any, target_width: Any,
@@ -598,10 +590,10 @@ def _accumulate(
             value = _run_on(at, word, m, value, scale, stride, to)
         else:
             value = _run_on(at, word, m, value, scale, stride, sums)
-            _shift(i64_at(sums, m), _ZERO, _ONE, to, target_width, m)
+            _shift_unsigned(sums, _EIGHT, _ZERO, _ONE, to, target_width, m)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _decode_delta(
     source: Any, width: Any, items: Any, first: Any, last: Any, base: Any, scale: Any,
     target: Any, target_width: Any,
@@ -746,7 +738,7 @@ def _unpack(
     return target if got == raw else np.int64(0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _decode_window(
     source: Any, encoding: Any, width: Any, kind: Any, full: Any, items: Any, scale: Any, base: Any,
     first: Any, last: Any, target: Any, target_width: Any,
@@ -767,6 +759,15 @@ def _decode_window(
         _decode_decimal(source, width, items, first, base, scale, full, target, target_width, n)
     else:
         _fill_constant(base, full, kind, target, target_width, n)
+
+
+@njit(nogil=True, cache=True)
+def decode_window(
+    source: Any, encoding: Any, width: Any, kind: Any, full: Any, items: Any, scale: Any, base: Any,
+    first: Any, last: Any, target: Any, target_width: Any,
+) -> None:  # fmt: skip
+    """As :func:`_decode_window`, for kernels that call it several times."""
+    _decode_window(source, encoding, width, kind, full, items, scale, base, first, last, target, target_width)
 
 
 @njit(nogil=True, cache=True)
@@ -830,7 +831,7 @@ def read_blocks(
     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _read_blocks_at(
     address: Any, user: Any, verified: Any,
     slice_entry: Any, slice_from: Any, slice_to: Any, slice_out: Any, slices: Any,
@@ -945,7 +946,7 @@ def read_lists(
         source = _unpack(chunk, begin, end, encoding, width, codec, items, items, scratch_at)
         if source == 0:
             return _LZ4, entry
-        _decode_window(
+        decode_window(
             source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
             0, count, room, 8,
         )  # fmt: skip
@@ -973,11 +974,28 @@ def read_lists(
         source = _unpack(chunk, begin, end, encoding, width, codec, items, last, scratch_at)
         if source == 0:
             return _LZ4, entry
-        _decode_window(
+        decode_window(
             source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
             first, last, target + offsets[slice_out[i]] * target_width, target_width,
         )  # fmt: skip
     return _OK, 0
+
+
+@njit(nogil=True, cache=True)
+def _greatest(source: Any, bits: Any, items: Any, base: Any) -> Any:
+    """The greatest ``base + x`` of unsigned elements of so many bits.
+
+    One by one, of the few that a short chunk has: decoding them would compile all of that into one more kernel. No byte
+    behind the block is read; of those before it up to seven, where the chunk's header stands.
+    """
+    size = (items * bits + 7) >> 3
+    mask = np.int64(-1) if bits == 64 else (np.int64(1) << bits) - 1
+    greatest = np.int64(0)
+    for i in range(items):
+        byte = min((i * bits) >> 3, size - 8)
+        value = base + ((load_i64(source + byte) >> (i * bits - 8 * byte)) & mask)
+        greatest = value if i == 0 else max(greatest, value)
+    return greatest
 
 
 @njit(nogil=True, cache=True)
@@ -992,7 +1010,6 @@ def greatest_times(
         words: int64[wanted], the output.
 
     """
-    times = np.empty(SHORT_MAX_COUNT, np.int64)
     for i in range(len(wanted)):
         chunk = address[wanted[i]]
         if not is_short(chunk):
@@ -1001,9 +1018,8 @@ def greatest_times(
         _, _, width, _, _, begin, _, items, base = _find_block(chunk, block, lay_width, lay_elements, lay_kind)
         greatest = base
         if width > 0:
-            _decode_frame(chunk + begin, width, items, _ZERO, base, _ONE, np.int64(times.ctypes.data), _EIGHT, items)
-            for item in range(items):
-                greatest = max(greatest, times[item])
+            bits = width - IN_BITS if width > IN_BITS else 8 * width
+            greatest = _greatest(chunk + begin, bits, items, base)
         words[i] = greatest
 
 
@@ -1031,5 +1047,5 @@ def measure_blocks(
     return chunks, size
 
 
-find_block, verify_block, unpack_block, decode_window = _find_block, _verify_block, _unpack, _decode_window
+find_block, verify_block, unpack_block = _find_block, _verify_block, _unpack
 """For the kernels of coded columns, which read the same blocks."""

@@ -83,7 +83,7 @@ _BIAS = np.int64(-(1 << 63))
 """Turning the sign bit over maps the order of uint64 to that of int64."""
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _spread(x: Any, target: Any, n: Any) -> None:
     for i in range(n):
         target[i] = np.int64(x[i])
@@ -177,7 +177,7 @@ def _put_bits(x: Any, bits: Any, target: Any, n: Any) -> None:
             left -= step
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _pack_bits(source: Any, width: Any, bits: Any, target: Any, n: Any) -> None:
     """N unsigned elements of ``width`` bytes in so many bits each."""
     if width == 1:
@@ -321,7 +321,7 @@ def _float_bounds(source: Any, width: Any, n: Any) -> Any:
     return bits[0], bits[1]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _store_zone(at: Any, values: Any, n: Any, kind: Any, least: Any, greatest: Any) -> None:
     store_i64(at, least)
     store_i64(at + 8, greatest)
@@ -333,7 +333,7 @@ def _store_zone(at: Any, values: Any, n: Any, kind: Any, least: Any, greatest: A
     store_i64(at + 16, present)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _store_descriptor(
     at: Any, encoding: Any, width: Any, codec: Any, scale: Any, end: Any, items: Any, check: Any, base: Any
 ) -> None:

@@ -22,7 +22,8 @@ _BIG = 1
 _DEEPEST = 32
 _FIRST_PAGE = 2
 """Behind the two meta pages."""
-_BY_ROW, _BY_KEY, _BEFORE_KEY = range(3)
+_BY_ROW, _BY_KEY, _BEFORE_KEY = np.int64(0), np.int64(1), np.int64(2)
+"""Not plain numbers, nor is any row below: numba would compile what takes them once for each."""
 
 
 @njit(nogil=True, cache=True)
@@ -162,7 +163,7 @@ def check_paths(base: Any, pages: Any, page_bytes: Any, root: Any, words: Any, k
         the first row whose way is damaged; -1: none.
 
     """
-    row = 0
+    row = np.int64(0)
     while row < len(key) and root >= 0:
         page, nodes, low, high = _descend(base, pages, page_bytes, root, words, key, row, np.int64(0), _BY_ROW)
         if page == 0:

@@ -125,7 +125,7 @@ def _unpack_groups(typing_context: Any, source: Any, bits: Any, groups: Any, tar
 _unpack_all: Any = intrinsic(_unpack_groups)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def unpack_groups(source: Any, bits: Any, groups: Any, target: Any) -> None:
     """Unpack whole groups of elements of 1 to ``MAX_BITS`` bits.
 
