@@ -16,6 +16,9 @@ values and outputs begin as identities and position as a preference for the newe
 repeating a history's items and need not first learn to. An empty history is one place of padding, whose embedding is
 learned.
 
+What is done event by event is done for events alone: histories are jagged, and padding, which was half of the places,
+comes in only where attention needs a rectangle.
+
 Shapes: B examples, L events (padded on the left, so that the newest event stands last), M answers, W width.
 Invariants: an answer depends on no later event, and not on how much padding stands before its history.
 What it leaves to others: the loss (:mod:`loader.demo.train`), and where histories come from.
@@ -137,18 +140,35 @@ class Layer(nn.Module):
             nn.init.normal_(self.gates.weight, std=0.01)
             nn.init.ones_(self.gates.bias)
 
-    def forward(self, x: Tensor, real: Tensor, age: Tensor, next_age: Tensor) -> Tensor:
-        """``[B, M, W]`` from ``x: [B, L, W]``, ``real: bool[B, L]``, ``age`` and ``next_age: int32[B, L]``."""
-        length = x.shape[1]
+    def forward(self, x: Tensor, present: Tensor, real: Tensor, age: Tensor, next_age: Tensor) -> Tensor:
+        """``[B, M, W]``, zeros at places that are not ``present``.
+
+        Args:
+            x: ``[N, W]``, of the present places, row by row.
+            present: bool[B, L], N of them true: the real ones, and the last of each row.
+            real: bool[B, L], places that hold an event.
+            age, next_age: int32[B, L].
+
+        """
+        length = present.shape[1]
         asking = min(self.asking, length)
+        newest = (torch.arange(length) >= length - asking).expand_as(present)[present]  # which of the N ask
+        present_newest = present[:, -asking:]
         normed = self.norm_in(x)
-        k, v = F.silu(self.keys(normed)), F.silu(self.values(normed))
-        q, u = F.silu(self.queries(normed[:, -asking:])), F.silu(self.gates(normed[:, -asking:]))
+        k, v = (_spread(F.silu(project(normed)), present) for project in (self.keys, self.values))
+        x, normed = x[newest], normed[newest]
+        q, u = (_spread(F.silu(project(normed)), present_newest) for project in (self.queries, self.gates))
         weights = F.silu(q / math.sqrt(q.shape[2]) @ k.transpose(1, 2) + self.bias(next_age[:, -asking:], age))
         seen = real[:, None, :] & _causal(asking, length)  # [B, M, L]
         weights = weights * (seen / seen.sum(2, keepdim=True).clamp(min=1))
-        answer: Tensor = x[:, -asking:] + self.out(self.norm_out(weights @ v) * u)
+        answer: Tensor = _spread(x, present_newest) + self.out(self.norm_out(weights @ v) * u)
         return answer
+
+
+def _spread(x: Tensor, present: Tensor) -> Tensor:
+    """Rows ``[N, W]`` at the N present of bool[B, L] places, zeros at the others: ``[B, L, W]``."""
+    places = present.flatten().nonzero()[:, 0]
+    return x.new_zeros(present.numel(), x.shape[1]).index_copy_(0, places, x).view(*present.shape, -1)
 
 
 def _causal(queries: int, keys: int) -> Tensor:
@@ -187,17 +207,19 @@ class SequenceModel(nn.Module):
         """
         tokens, age = columns["item"], columns["age"]
         real = tokens != PADDING
+        present = F.pad(real[:, :-1], (0, 1), value=True)
         next_age = F.pad(age[:, 1:], (0, 1))  # at the last position the request itself, 0 seconds old
-        x = self.items(tokens)
+        x = self.items(tokens[present])
         if self.kinds is not None:
-            x = x + self.kinds(columns["kind"])
+            x = x + self.kinds(columns["kind"][present])
         if self.sizes is not None:
-            x = x + self.sizes(columns["size"])
+            x = x + self.sizes(columns["size"][present])
         for layer in self.layers:
-            x = layer(x, real, age, next_age)
-            kept = x.shape[1]
-            real, age, next_age = real[:, -kept:], age[:, -kept:], next_age[:, -kept:]
-        return F.normalize(self.norm(x), dim=-1)
+            answers = layer(x, present, real, age, next_age)
+            kept = answers.shape[1]
+            present, real, age, next_age = (of[:, -kept:] for of in (present, real, age, next_age))
+            x = answers[present]
+        return F.normalize(self.norm(answers), dim=-1)
 
     def score(self, answers: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Scores of items: ``[N, C]`` for the tokens int64[C], or for all items, ``[N, items]``."""
