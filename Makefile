@@ -8,6 +8,10 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Benches have an environment of their own: what others are made of would make the tests' three times as large.
 BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
+# Compiling every module of every package is half of an installation: Python does it for those that are imported, and
+# where many processes import them, here with all cores. Some packages ship what is no Python of this version: no error.
+INSTALL := -m pip install --quiet --no-compile --constraint constraints.txt
+COMPILE := -m compileall -qq -j 0
 # Without what it asks for: torchvision, which it needs for pictures alone, and for which pip tries torch after torch.
 LITDATA := litdata lightning-utilities boto3 botocore s3transfer jmespath
 
@@ -19,11 +23,12 @@ help: ## what can be typed here
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "uihkv needs Python 3.11 or newer; try make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python $(INSTALL) --editable .
 	@touch $@
 
 $(DEV_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	@$(BIN)/python $(COMPILE) $(VENV)/lib || true
 	@touch $@
 
 demo: $(STAMP) ## the main job, end to end, on a real event log
@@ -50,8 +55,9 @@ audit: $(DEV_STAMP) ## install pip-audit, and ask it about the pinned versions
 
 $(BENCH_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps $(LITDATA)
+	$(BENCH_VENV)/bin/python $(INSTALL) --editable '.[bench]'
+	$(BENCH_VENV)/bin/python $(INSTALL) --no-deps $(LITDATA)
+	@$(BENCH_VENV)/bin/python $(COMPILE) $(BENCH_VENV)/lib || true
 	@touch $@
 
 bench: $(BENCH_STAMP) ## the short form of every bench beside its peers, about 15 minutes; perf/REPORT.md
@@ -61,7 +67,7 @@ bench-full: $(BENCH_STAMP) ## the long form of every bench; hours
 	$(BENCH_VENV)/bin/python -m perf --full
 
 $(VENV)/.docs: $(DEV_STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python $(INSTALL) --editable '.[docs]'
 	@touch $@
 
 docs: $(VENV)/.docs ## the pages, in site/; any warning is an error
