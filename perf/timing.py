@@ -134,6 +134,7 @@ def interleave(
     seconds = {name: np.empty(repeats) for name in names}
     collecting = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what is there stays: where kernels were just compiled, looking through it takes half a second each time
     try:
         for repetition in range(repeats):
             for index in rng.permutation(len(names)).tolist():
@@ -141,6 +142,7 @@ def interleave(
                 seconds[name][repetition] = timed(variants[name], calls[name], clock)
             gc.collect()
     finally:
+        gc.unfreeze()
         if collecting:
             gc.enable()
     return Comparison(baseline or names[0], {name: Samples(values) for name, values in seconds.items()})
