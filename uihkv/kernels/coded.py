@@ -14,7 +14,16 @@ from numba import njit
 
 from uihkv.chunk import MAX_CHUNK_RAW_BYTES, SCHEMA_AT
 from uihkv.kernels import status
-from uihkv.kernels.decode import decode_window, event_count, find_block, unpack_block, verify_block
+from uihkv.kernels.decode import (
+    EIGHT,
+    ONE,
+    ZERO,
+    decode_window,
+    event_count,
+    find_block,
+    unpack_block,
+    verify_block,
+)
 from uihkv.kernels.memory import copy_bytes, load_i64, load_u8, load_u16
 from uihkv.native import xxh3
 
@@ -145,7 +154,7 @@ def _load_block(
         return _LZ4, np.int64(0)
     decode_window(
         source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
-        0, items, target, target_width,
+        ZERO, items, target, target_width,
     )  # fmt: skip
     return _OK, np.int64(items)
 
@@ -159,13 +168,13 @@ def _load_codes(
     count = np.int64(event_count(chunk))
     code, _ = _load_block(
         chunk, user, entry, wanted, lay_width, lay_kind, lay_elements, verify, verified, scratch,
-        np.int64(codes.ctypes.data), 8, count,
+        np.int64(codes.ctypes.data), EIGHT, count,
     )  # fmt: skip
     if code != _OK:
         return code, np.int64(0), np.int64(0)
     code, values = _load_block(
         chunk, user, entry, wanted + 1, lay_width, lay_kind, lay_elements, verify, verified, scratch,
-        np.int64(start.ctypes.data) + 8, 8, count,
+        np.int64(start.ctypes.data) + 8, EIGHT, count,
     )  # fmt: skip
     if code != _OK:
         return code, np.int64(0), np.int64(0)
@@ -266,7 +275,7 @@ def read_coded_values(
             if code == _OK:
                 code, _ = _load_block(
                     chunk, user[entry], entry, block + 2, lay_width, lay_kind, lay_elements,
-                    verify, verified, scratch, values_at, 1, len(room),
+                    verify, verified, scratch, values_at, ONE, len(room),
                 )  # fmt: skip
             if code != _OK:
                 return code, entry
@@ -336,7 +345,7 @@ def match_coded(
             if code == _OK:
                 code, _ = _load_block(
                     chunk, user[entry], entry, block + 2, lay_width, lay_kind, lay_elements,
-                    verify, verified, scratch, values_at, 1, len(room),
+                    verify, verified, scratch, values_at, ONE, len(room),
                 )  # fmt: skip
             if code != _OK:
                 return code, entry

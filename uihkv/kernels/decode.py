@@ -87,7 +87,7 @@ _EXACT_BITS = 23
 _unpacked, _summed, _held = stack_room(PIECE_ROOM), stack_room(8 * PIECE), stack_room(8 * PIECE)
 """Where elements of a piece are between two steps; a piece is short enough for the first cache."""
 
-_ZERO, _ONE, _EIGHT = np.int64(0), np.int64(1), np.int64(8)
+ZERO, ONE, EIGHT = np.int64(0), np.int64(1), np.int64(8)
 """Arguments of functions that are compiled once for each type: numba takes a plain 1 for a type of its own."""
 
 _AHEAD = 3
@@ -413,12 +413,12 @@ def _decode_float_bits(
 ) -> None:
     """N floats of a short chunk, whose bits are a frame, into a type that may be wider."""
     if full == target_width:
-        _decode_frame(source, width, items, first, base, _ONE, target, target_width, n)
+        _decode_frame(source, width, items, first, base, ONE, target, target_width, n)
     else:
         held = _held()
         for begin in range(0, n, PIECE):
             m = min(PIECE, n - begin)
-            _decode_frame(source, width, items, first + begin, base, _ONE, held, full, m)
+            _decode_frame(source, width, items, first + begin, base, ONE, held, full, m)
             widen_floats(held, full, target + begin * target_width, target_width, m)
 
 
@@ -466,7 +466,7 @@ def _decode_decimal(
         return
     if target_width == 8:
         # Each word is read before the quotient takes its place.
-        _decode_frame(source, width, items, first, base, _ONE, target, _EIGHT, n)
+        _decode_frame(source, width, items, first, base, ONE, target, EIGHT, n)
         words = i64_at(target, n)
         wide = words.view(np.float64)
         if full == 4:
@@ -480,7 +480,7 @@ def _decode_decimal(
     held = _held()
     for begin in range(0, n, PIECE):
         m = min(PIECE, n - begin)
-        _decode_frame(source, width, items, first + begin, base, _ONE, held, _EIGHT, m)
+        _decode_frame(source, width, items, first + begin, base, ONE, held, EIGHT, m)
         numerators = i64_at(held, m)
         for i in range(m):
             narrow[begin + i] = np.float64(numerators[i]) / divisor
@@ -492,7 +492,7 @@ def _fill_constant(base: Any, full: Any, kind: Any, target: Any, target_width: A
     if kind == FLOAT and full < target_width and n > 0:
         held = _held()
         store_i64(held, base)
-        widen_floats(held, full, target, target_width, 1)
+        widen_floats(held, full, target, target_width, ONE)
         base = load_i64(target) if target_width == 8 else load_u32(target)
     _fill(base, target, target_width, n)
 
@@ -501,11 +501,11 @@ def _fill_constant(base: Any, full: Any, kind: Any, target: Any, target_width: A
 def _widen_signed(source: Any, width: Any, target: Any, target_width: Any, n: Any) -> None:
     """N signed elements of ``width`` bytes in a wider type."""
     if width == 1:
-        _shift(i8_at(source, n), _ZERO, _ONE, target, target_width, n)
+        _shift(i8_at(source, n), ZERO, ONE, target, target_width, n)
     elif width == 2:
-        _shift(i16_at(source, n), _ZERO, _ONE, target, target_width, n)
+        _shift(i16_at(source, n), ZERO, ONE, target, target_width, n)
     else:
-        _shift(i32_at(source, n), _ZERO, _ONE, target, target_width, n)
+        _shift(i32_at(source, n), ZERO, ONE, target, target_width, n)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -515,7 +515,7 @@ def _decode_raw(source: Any, width: Any, kind: Any, target: Any, target_width: A
     elif kind == FLOAT:
         widen_floats(source, width, target, target_width, n)
     elif kind != SIGNED:
-        _decode_frame(source, width, n, _ZERO, _ZERO, _ONE, target, target_width, n)
+        _decode_frame(source, width, n, ZERO, ZERO, ONE, target, target_width, n)
     else:
         _widen_signed(source, width, target, target_width, n)
 
@@ -546,13 +546,13 @@ def _run_on(at: Any, width: Any, n: Any, value: Any, scale: Any, stride: Any, ta
     begin = np.int64(0)
     if n >= SUM_GROUP:
         # One group where the output begins; the others at begins of lines, which are stored whole.
-        sum_groups(at, width, _ONE, value, scale, stride, target)
+        sum_groups(at, width, ONE, value, scale, stride, target)
         begin = SUM_GROUP - ((target & (LINE - 1)) >> 3)
         value = load_i64(target + 8 * (begin - 1))
     groups = (n - begin) // SUM_GROUP
     value = sum_groups(at + begin * width, width, groups, value, scale, stride, target + 8 * begin)
     for i in range(begin + groups * SUM_GROUP, n):
-        value += stride + scale * _sum(at + i * width, width, _ONE)
+        value += stride + scale * _sum(at + i * width, width, ONE)
         store_i64(target + 8 * i, value)
     return value
 
@@ -578,7 +578,7 @@ def _accumulate(
         total += _sum(at, word, m)
     value = base + scale * (first * step + total)
     stride = scale * step
-    _fill(value, target, target_width, _ONE)
+    _fill(value, target, target_width, ONE)
     for begin in range(first, last - 1, PIECE):
         m = min(PIECE, last - 1 - begin)
         if width > IN_BITS:
@@ -590,7 +590,7 @@ def _accumulate(
             value = _run_on(at, word, m, value, scale, stride, to)
         else:
             value = _run_on(at, word, m, value, scale, stride, sums)
-            _shift_unsigned(sums, _EIGHT, _ZERO, _ONE, to, target_width, m)
+            _shift_unsigned(sums, EIGHT, ZERO, ONE, to, target_width, m)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -608,7 +608,7 @@ def _decode_delta(
                 even64[i] = base + scale * step * (first + i)
         else:
             for i in range(n):
-                _fill(base + scale * step * (first + i), target + i * target_width, target_width, _ONE)
+                _fill(base + scale * step * (first + i), target + i * target_width, target_width, ONE)
     else:
         _accumulate(increments, width, items - 1, first, last, base, scale, step, target, target_width)
 
@@ -948,7 +948,7 @@ def read_lists(
             return _LZ4, entry
         decode_window(
             source, encoding, width, lay_kind[version, block], lay_width[version, block], items, scale, base,
-            0, count, room, 8,
+            ZERO, count, room, EIGHT,
         )  # fmt: skip
         block, encoding, width, codec, scale, begin, end, items, base = _find_block(
             chunk, want_block[version] + 1, lay_width, lay_elements, lay_kind
