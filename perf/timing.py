@@ -134,7 +134,7 @@ def interleave(
     seconds = {name: np.empty(repeats) for name in names}
     collecting = gc.isenabled()
     gc.disable()
-    gc.freeze()  # what is there stays: where kernels were just compiled, looking through it takes half a second each time
+    gc.freeze()  # what is there stays: with kernels just compiled, a look through it takes half a second
     try:
         for repetition in range(repeats):
             for index in rng.permutation(len(names)).tolist():

@@ -77,6 +77,8 @@ _PAGE_HEAD = 16
 _WASTE_SHIFT = 5
 """A chunk that leaves no more than a 32nd of its pages empty is not cut once more."""
 _ATTEMPTS = 3
+_NO_LISTS = np.bool_(False)
+"""A plain False would have all that it is handed to compiled once more."""
 _LZ4_MIN_BYTES = 64
 """Shorter blocks are not worth a try."""
 _BIAS = np.int64(-(1 << 63))
@@ -375,7 +377,7 @@ def _pack(
             narrow = _width_of(span)
             bits = _bits_of(span)
             if narrow < width or (in_bits and bits < 7 * width):
-                _narrow(values, least, 1, packed, narrow, n)
+                _narrow(values, least, np.int64(1), packed, narrow, n)
                 return DECIMAL, narrow, bits, index, least, n * narrow
         copy_bytes(source, packed, n * width)
         return RAW, width, 8 * width, 0, np.int64(0), n * width
@@ -722,7 +724,7 @@ def encode_groups(
             while True:
                 size = _encode_chunk(
                     out_at + written, row, count, group_start[group] + row - group_row[group], group_user[group],
-                    group_visible[group], data, lists, width, kind, elements, event_bytes, False,
+                    group_visible[group], data, lists, width, kind, elements, event_bytes, _NO_LISTS,
                     schema_version, compress, values, packed_at,
                 )  # fmt: skip
                 if not fit or count == fits:

@@ -179,7 +179,8 @@ def find_growth(
     asked = 0
     for j in range(leaves):
         if origin[j] >= 0:
-            leaf[j] = known[origin[j]]
+            for word in range(known.shape[1]):  # by a row, numba compiles an error message too: two seconds
+                leaf[j, word] = known[origin[j], word]
             total += leaf[j, COUNT]
     room = entries - total
     if room < 0 or room > pages * page_bytes:

@@ -223,7 +223,7 @@ def order_of(key: Any, order: Any) -> None:
             digit = key[order[i]] >> shift & _DIGITS - 1
             other[count[digit]] = order[i]
             count[digit] += 1
-        for i in range(n):  # by a slice, numba would compile the message of an error too, for two seconds
+        for i in range(n):  # by a slice, numba compiles an error message too: two seconds
             order[i] = other[i]
         shift += _DIGIT_BITS
 
