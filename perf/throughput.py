@@ -169,10 +169,13 @@ class _Server:
         self._process.stdin.flush()
         return {**self.answer(), "examples": calls * examples}
 
-    def close(self) -> None:
-        """End it."""
+    def hang_up(self) -> None:
+        """Tell it that nothing more comes, by which it ends."""
         assert self._process.stdin is not None  # it is a pipe
         self._process.stdin.close()
+
+    def close(self) -> None:
+        """Wait for its end."""
         self._process.wait()
 
 
@@ -192,6 +195,8 @@ def _ask_in_turn(case: Case, order: str, names: list[str], settings: Settings) -
                 name = names[index]
                 answers[name].append({**servers[name].ask(*plans[name]), "first_bytes": first[name]})
     finally:
+        for server in servers.values():
+            server.hang_up()  # all of them first: they end side by side
         for server in servers.values():
             server.close()
     return answers
