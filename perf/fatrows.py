@@ -47,7 +47,7 @@ PAPER_READ = (-47.0, -70.0)
 
 def measure(settings: Settings) -> Report:
     """Write and read both forms, length by length."""
-    log = make_log(Workload(users=settings.pick(250, 3_000), mean_length=settings.pick(700, 1_500)), settings.seed)
+    log = make_log(Workload(users=settings.pick(125, 3_000), mean_length=settings.pick(700, 1_500)), settings.seed)
     arrival = np.argsort(log.visible_at, kind="stable")
     rows = np.sort(arrival[EVERY - 1 :: EVERY])
     rank = np.empty(len(log), np.int64)
