@@ -153,22 +153,29 @@ class Layer(nn.Module):
         length = present.shape[1]
         asking = min(self.asking, length)
         newest = (torch.arange(length) >= length - asking).expand_as(present)[present]  # which of the N ask
-        present_newest = present[:, -asking:]
+        all_places, newest_places = _Places(present), _Places(present[:, -asking:])
         normed = self.norm_in(x)
-        k, v = (_spread(F.silu(project(normed)), present) for project in (self.keys, self.values))
+        k, v = (all_places.spread(F.silu(project(normed))) for project in (self.keys, self.values))
         x, normed = x[newest], normed[newest]
-        q, u = (_spread(F.silu(project(normed)), present_newest) for project in (self.queries, self.gates))
+        q, u = (newest_places.spread(F.silu(project(normed))) for project in (self.queries, self.gates))
         weights = F.silu(q / math.sqrt(q.shape[2]) @ k.transpose(1, 2) + self.bias(next_age[:, -asking:], age))
         seen = real[:, None, :] & _causal(asking, length)  # [B, M, L]
         weights = weights * (seen / seen.sum(2, keepdim=True).clamp(min=1))
-        answer: Tensor = _spread(x, present_newest) + self.out(self.norm_out(weights @ v) * u)
+        answer: Tensor = newest_places.spread(x) + self.out(self.norm_out(weights @ v) * u)
         return answer
 
 
-def _spread(x: Tensor, present: Tensor) -> Tensor:
-    """Rows ``[N, W]`` at the N present of bool[B, L] places, zeros at the others: ``[B, L, W]``."""
-    places = present.flatten().nonzero()[:, 0]
-    return x.new_zeros(present.numel(), x.shape[1]).index_copy_(0, places, x).view(*present.shape, -1)
+class _Places:
+    """Where the N present of bool[B, L] places lie."""
+
+    def __init__(self, present: Tensor) -> None:
+        self._shape = present.shape
+        self._places = present.flatten().nonzero()[:, 0]
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Rows ``[N, W]`` at these places, zeros at the others: ``[B, L, W]``."""
+        rectangle = x.new_zeros(self._shape.numel(), x.shape[1])
+        return rectangle.index_copy_(0, self._places, x).view(*self._shape, -1)
 
 
 def _causal(queries: int, keys: int) -> Tensor:

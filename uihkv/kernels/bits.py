@@ -20,6 +20,16 @@ PIECE_ROOM = 8 * (8 + PIECE + MOST_AT_ONCE)
 """Bytes that :func:`unpack_bits` may write for a piece."""
 
 
+@njit(nogil=True, cache=True, inline="always")
+def load_bits(source: Any, size: Any, bit: Any, mask: Any) -> Any:
+    """The element that begins at a bit of a block of ``size`` bytes, cut to ``mask``.
+
+    No byte behind the block is read, and of those before it up to seven, where it has fewer than eight.
+    """
+    byte = min(bit >> 3, size - 8)
+    return (load_i64(source + byte) >> (bit - 8 * byte)) & mask
+
+
 @njit(nogil=True, cache=True)
 def unpack_bits(source: Any, bits: Any, size: Any, first: Any, n: Any, target: Any) -> Any:
     """Unpack elements ``[first, first + n)`` of a block of ``size`` bytes.
@@ -53,11 +63,9 @@ def unpack_bits(source: Any, bits: Any, size: Any, first: Any, n: Any, target: A
     unpack_groups(source + at, bits, groups, target)
     word = WORD_BYTES[bits]
     mask = (np.int64(1) << bits) - 1
-    last = size - 8
     bit = (begin + groups * group) * bits
     for i in range(groups * group, wanted):
-        byte = min(bit >> 3, last)
-        x = (load_i64(source + byte) >> (bit - 8 * byte)) & mask
+        x = load_bits(source, size, bit, mask)
         if word == 1:
             store_u8(target + i, x)
         elif word == 4:

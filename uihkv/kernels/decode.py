@@ -51,7 +51,7 @@ from uihkv.chunk import (
     ZONE_BYTES,
 )
 from uihkv.kernels import status
-from uihkv.kernels.bits import PIECE, PIECE_ROOM, unpack_bits
+from uihkv.kernels.bits import PIECE, PIECE_ROOM, load_bits, unpack_bits
 from uihkv.kernels.cachelines import LINE, add_lines, copy_lines, divide_lines
 from uihkv.kernels.floats import widen_floats
 from uihkv.kernels.memory import (
@@ -985,15 +985,13 @@ def read_lists(
 def _greatest(source: Any, bits: Any, items: Any, base: Any) -> Any:
     """The greatest ``base + x`` of unsigned elements of so many bits.
 
-    One by one, of the few that a short chunk has: decoding them would compile all of that into one more kernel. No byte
-    behind the block is read; of those before it up to seven, where the chunk's header stands.
+    One by one, of the few that a short chunk has: decoding them would compile all of that into one more kernel.
     """
     size = (items * bits + 7) >> 3
     mask = np.int64(-1) if bits == 64 else (np.int64(1) << bits) - 1
     greatest = np.int64(0)
     for i in range(items):
-        byte = min((i * bits) >> 3, size - 8)
-        value = base + ((load_i64(source + byte) >> (i * bits - 8 * byte)) & mask)
+        value = base + load_bits(source, size, i * bits, mask)
         greatest = value if i == 0 else max(greatest, value)
     return greatest
 
