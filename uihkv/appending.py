@@ -65,25 +65,34 @@ def append_events(
     offset: int | None,
     *,
     claim: bool = True,
+    ended: tuple[str, int] | None = None,
 ) -> list[ShardAppend] | None:
     """Write all parts, then commit all: a failure while writing leaves every shard as it was.
 
     The source's home shard commits last, once the others have, and are as durable as the handle promises. None:
     nothing was written, since the schema is no longer the one of ``layouts``. It is compared once all shards are
     held: whoever wrote to them by a newer schema had put that into the manifest before.
+
+    ``ended`` is another source and an offset: a shard that has that one so far stores nothing.
     """
     from uihkv.shard import AddressSpaceFullError
 
     try:
-        return _append_once(store, layouts, events, source, offset, claim)
+        return _append_once(store, layouts, events, source, offset, claim, ended)
     except AddressSpaceFullError as error:
         if error.shard is None or not store.shard(error.shard).grow():
             raise
-    return append_events(store, layouts, events, source, offset, claim=claim)
+    return append_events(store, layouts, events, source, offset, claim=claim, ended=ended)
 
 
 def _append_once(
-    store: OpenStore, layouts: Layouts, events: Events, source: str | None, offset: int | None, claim: bool
+    store: OpenStore,
+    layouts: Layouts,
+    events: Events,
+    source: str | None,
+    offset: int | None,
+    claim: bool,
+    ended: tuple[str, int] | None,
 ) -> list[ShardAppend] | None:
     from uihkv.shard import ShardAppend, space_errors
 
@@ -125,7 +134,8 @@ def _append_once(
                 rows = parts.get(number, np.empty(0, np.int64))
                 if source is not None and offset is not None:
                     record = shard.source(transaction, source)
-                    if record.own >= offset or claimed.covers(number, record.own, offset):
+                    over = ended is not None and shard.source(transaction, ended[0]).own >= ended[1]
+                    if over or record.own >= offset or claimed.covers(number, record.own, offset):
                         own[number] = record.own
                         results.append(ShardAppend(0, len(rows), 0, 0))
                         continue

@@ -6,7 +6,9 @@ offset (:func:`claim_offset`), in the home shard, after the fact.
 
 A *job* is a source that is stored in another order than its rows': while it runs, each shard's place in it is kept
 under a name of its own, the source's and a fingerprint, so that it is not taken for an offset of rows, and so that a
-job of other files or settings finds out. :func:`finish_job` turns it into the offset.
+job of other files or settings finds out. :func:`finish_job` turns it into the offset, after which a shard no longer
+knows the job; a writer of it that is late (a process of an ingest that was killed, or a second ingest of the same
+files) is told from the first by that offset, which it gives with its appends.
 
 What an offset is, and what a claim rests on: :mod:`uihkv.sources`.
 """

@@ -232,7 +232,8 @@ def _ingest_by_user(
         job = job_name(source, f"{xxhash.xxh3_64_intdigest(repr(parts).encode()):016x}")
         places = _find_places(store, source, job, work.done, total)
     with _scratch_folder(store, scratch) as folder:
-        grouping = Grouping(plan, tuple(places), job, folder)
+        ended = None if source is None else (source, total)
+        grouping = Grouping(plan, tuple(places), job, ended, folder)
         counts = work_together(work, processes, grouping, report.of_many, lambda _: None)
     if source is not None and job is not None:
         finish_job(store.shard_access(), source, job, total)
@@ -283,19 +284,20 @@ def _check_stopped(
             f"source {source!r} stands in an ingest by user that did not end (with order_by, or into a store that was "
             "being built); run that again first, or choose another source"
         )
-    start = 0
-    for file in files:
-        within = done - start
-        if 0 <= within <= file.source.rows and (
-            within in (0, file.source.rows) or (not by_user and within % batch_rows == 0)
-        ):
-            return
-        start += file.source.rows
-    raise SchemaError(
-        f"source {source!r} stands at row {done}, where no batch of these {len(files)} files ({start} rows, "
-        f"batch_rows={batch_rows}) ends: they are not the files that it began with; give the same files in the same "
-        "order and the same batch_rows, or another source"
-    )
+    rows = [file.source.rows for file in files]
+    ends = np.cumsum([0, *rows])
+    reached = {done}
+    if not by_user:  # a shard may be further than all together are
+        reached.update(own for own in own_offsets(store.shard_access(), source) if own > done)
+    for row in sorted(reached):
+        file = int(np.searchsorted(ends, row, side="right")) - 1
+        within = row - int(ends[file])
+        if row > ends[-1] or (within and (by_user or within % batch_rows)):
+            raise SchemaError(
+                f"source {source!r} stands at row {row}, where no batch of these {len(files)} files ({ends[-1]} rows, "
+                f"batch_rows={batch_rows}) ends: they are not the files that it began with; give the same files in "
+                "the same order and the same batch_rows, or another source"
+            )
 
 
 class _Reporter:

@@ -396,12 +396,20 @@ class Store:
         return AppendResult.of(results)
 
     def append_parsed(
-        self, schema: Schema, events: Events, *, source: str | None = None, offset: int | None = None
+        self,
+        schema: Schema,
+        events: Events,
+        *,
+        source: str | None = None,
+        offset: int | None = None,
+        ended: tuple[str, int] | None = None,
     ) -> AppendResult:
         """Append events that were parsed by a schema before: for :mod:`uihkv.ingest`; others use :meth:`append`.
 
         With ``source`` and ``offset``, a replay is found out as ever, but the offset is not claimed: where several
-        writers store a source together, none of them knows when all shards have it (:mod:`uihkv.claims`).
+        writers store a source together, none of them knows when all shards have it (:mod:`uihkv.claims`). For a job,
+        ``ended`` is its source and the offset that finishing it gives that: a shard where that has come about stores
+        nothing, though it no longer knows the job.
 
         Raises:
             SchemaError: when the store's schema is no longer this one; nothing is then written.
@@ -412,7 +420,7 @@ class Store:
         layouts = self._open.layouts()
         results = None
         if layouts.schema is schema or (layouts.schema == schema and layouts.schema.ids == schema.ids):
-            results = append_events(self._open, layouts, events, source, offset, claim=False)
+            results = append_events(self._open, layouts, events, source, offset, claim=False, ended=ended)
         if results is None:
             raise SchemaError(f"the schema of {self._open.path} was changed meanwhile; ingest again, by the new one")
         return AppendResult.of(results)
