@@ -35,6 +35,10 @@ README = ROOT / "README.md"
 BEGIN = "<!-- measured: made by python -m perf.collect --readme -->"
 END = "<!-- /measured -->"
 MOST_ROWS = 80
+MOST_FIRST = 6
+"""Comparisons that a line of the first page names; of more it names the ends."""
+MOST_SAID = 10
+"""Figures that a comparison's line tells one by one."""
 MOST_DISTURBED = 0.1
 """Share of the cores that others may take before a bench of repeated timings is called too noisy to tell."""
 LARGEST_BYTES = 1 << 18
@@ -114,7 +118,7 @@ class Pages:
             "nothing here is typed. `make bench` runs the short form of every bench and makes this page again, "
             "`make bench-full` the long form. `1.3 (1.2 to 1.4)` is a median with quartiles; `~` marks a figure too "
             "noisy to tell.",
-            self.answers(), self.others(), self.trust(), self.runs(), self.machines(),
+            self.answers(), self.others(), self.comparisons(), self.trust(), self.runs(), self.machines(),
         ]  # fmt: skip
         return "\n\n".join([*parts, *(self.bench(name) for name in self._order())]) + "\n"
 
@@ -122,17 +126,50 @@ class Pages:
         """The first page's five lines."""
         lines = []
         for question, (asked, unit) in QUESTIONS.items():
-            some = [comparison for comparison in COMPARISONS if comparison.question == question]
-            found = self._by_other(some)
-            said = [f"{against} {_span(figures)}" for against, figures in found.items()]
-            changes = [difference for difference in DIFFERENCES if difference.question == question]
-            said += [_change(change, figure) for change in changes for figure in self._find(change)]
+            some, changes = _asked(question)
+            said = [*self._first(some), *self._told(changes)]
             text = f"{unit}: {'; '.join(said)}" if said else ""
-            asked_of: list[Comparison | Difference] = [*some, *changes]
-            names = list(dict.fromkeys(one.pick.bench for one in asked_of))
+            names = dict.fromkeys(one.pick.bench for one in (*some, *changes))
             sources = "; ".join(filter(None, [text, *(self._source(name) for name in names)]))
             lines.append(f"1. **{asked}** {sources or 'no bench answers this'}.")
         return "\n".join(lines)
+
+    def _first(self, some: Sequence[Comparison]) -> list[str]:
+        """Comparisons in one line."""
+        first = [comparison for comparison in some if comparison.first]
+        found = self._by_other(first or some)
+        said = [f"{against} {_span(figures)}" for against, figures in found.items()]
+        if first or len(said) <= MOST_FIRST:
+            return said
+        rising = sorted(found, key=lambda against: min(figure.value for figure in found[against]))
+        ahead = sum(min(figure.value for figure in figures) > 1 for figures in found.values())
+        near, far = (", ".join(f"{against} {_span(found[against])}" for against in some)
+                     for some in (rising[:3], rising[-1:]))  # fmt: skip
+        return [f"above 1 in every case against {ahead} of {len(found)}", f"nearest {near}", f"farthest {far}"]
+
+    def _told(self, changes: Sequence[Difference]) -> list[str]:
+        """Differences in one line: those that could be told."""
+        found = [(change, figure) for change in changes for figure in self._find(change)]
+        told = [_change(change, figure) for change, figure in found if _can_be_told(change, figure)]
+        untold = len(found) - len(told)
+        return told + ([f"none that could be told in {untold} more"] if untold else [])
+
+    def comparisons(self) -> str:
+        """Every comparison with others, a table for each question."""
+        parts = ["## Every comparison"]
+        for question, (_, unit) in QUESTIONS.items():
+            said: dict[str, list[str]] = {}
+            again: dict[str, list[str]] = {}
+            for comparison in _asked(question)[0]:
+                for against, figures in self._by_other([comparison]).items():
+                    said.setdefault(against, []).append(_say_some(figures, comparison))
+                    again.setdefault(against, []).append(f"`{self.results[comparison.pick.bench].command}`")
+            if said:
+                rows = [
+                    [against, "; ".join(said[against]), ", ".join(dict.fromkeys(again[against]))] for against in said
+                ]
+                parts.append(_table(["against", unit, "again"], rows))
+        return "\n\n".join(parts if parts[1:] else [*parts, "None has run."])
 
     def _source(self, name: str) -> str:
         result = self.results.get(name)
@@ -295,10 +332,29 @@ def _too_noisy(document: Mapping[str, Any]) -> bool:
     return bool(noise.get("figures")) and (2 * noise["noisy"] > noise["figures"] or disturbed)
 
 
+def _say_some(figures: Sequence[Figure], comparison: Comparison) -> str:
+    """Figures with what each belongs to; of many the least and the most."""
+    if len(figures) <= MOST_SAID:
+        return say_figures(figures, comparison.at)
+    ends = [choose(figures, key=lambda figure: figure.value) for choose in (min, max)]
+    return " to ".join(f"{figure.text()} ({fill(comparison.at, figure)})" for figure in ends)
+
+
+def _asked(question: str) -> tuple[list[Comparison], list[Difference]]:
+    """What answers a question."""
+    return (
+        [comparison for comparison in COMPARISONS if comparison.question == question],
+        [difference for difference in DIFFERENCES if difference.question == question],
+    )
+
+
+def _can_be_told(change: Difference, figure: Figure) -> bool:
+    return not figure.low <= change.neutral <= figure.high
+
+
 def _change(change: Difference, figure: Figure) -> str:
-    untold = ", none that could be told" if figure.low <= change.neutral <= figure.high else ""
     interval = f"{number_text(figure.low)} to {number_text(figure.high)}"
-    return f"{fill(change.what, figure)} {number_text(figure.value)} ({interval}{untold})"
+    return f"{fill(change.what, figure)} {number_text(figure.value)} ({interval})"
 
 
 def _span(figures: Sequence[Figure]) -> str:
@@ -386,11 +442,13 @@ def main() -> int:
     """Take, and write."""
     parser = argparse.ArgumentParser(prog="python -m perf.collect", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="benches whose files are taken (default: all)")
-    parser.add_argument("--out", type=Path, default=OUT, help=f"where benches wrote (default: {OUT})")
+    parser.add_argument("--out", type=Path, help=f"where benches wrote (default: {OUT}, where it is there)")
     parser.add_argument("--readme", action="store_true", help="make README.md's table again, too")
     given = parser.parse_args()
     try:
-        stale = collect(given.out, given.names, given.readme)
+        if given.out is not None and not given.out.is_dir():
+            raise ValueError(f"{given.out} is not a folder: give the one that benches wrote to")
+        stale = collect(given.out or OUT, given.names, given.readme)
     except (ValueError, json.JSONDecodeError) as wrong:
         print(wrong, file=sys.stderr)
         return 2

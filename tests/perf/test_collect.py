@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,22 @@ def test_a_changed_number_changes_the_report() -> None:
     assert "noisy: 1 of 2 figures" in page
 
 
+def test_of_many_peers_the_line_names_the_nearest_and_the_farthest_and_the_table_all() -> None:
+    rows = [{"events": 128, "way": "Lance", "times ours": samples(4.0)}]
+    rows += [{"events": 128, "way": f"way {one}", "times ours": samples(float(one))} for one in range(2, 9)]
+    rows += [{"events": 256, "way": "way 8", "times ours": samples(0.5)}]
+    others = Comparison("peers", "{way}", "{events} events", Pick("read", "Against others", "times ours"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perf.collect.COMPARISONS", [others])
+        page = Pages({"read": bench("read", "Against others", rows)}).page()
+        patch.setattr("perf.collect.COMPARISONS", [others, replace(others, against="a bound", first=True)])
+        chosen = line(Pages({"read": bench("read", "Against others", rows)}).page(), "1. **How fast")
+    answer = line(page, "1. **How fast")
+    assert "above 1 in every case against 7 of 8; nearest way 8 0.5 to 8, way 2 2, way 3 3; farthest way 7 7;" in answer
+    assert "| way 8 | 8 / 0.5 (128 / 256 events) | `python -m perf.read --seed 7` |" in page
+    assert "a bound 0.5 to 8;" in chosen and "nearest" not in chosen
+
+
 def test_every_number_stands_beside_its_file_and_command() -> None:
     answer = line(Pages(reads(2.5)).page(), "1. **How fast")
     assert "results/read.json" in answer
@@ -108,7 +124,8 @@ def test_a_change_that_could_not_be_told_is_said_to_be_none(monkeypatch: pytest.
     row = {"length": "64", "NE": Interval(0.98, 0.9, 1.1), "HR@10": Interval(1.5, 1.2, 1.9)}
     plain = {name: asdict(one) if isinstance(one, Interval) else one for name, one in row.items()}
     said = line(Pages({"length": bench("length", "Gain of length", [plain])}).page(), "1. **What did length")
-    assert "NE at 64 0.98 (0.9 to 1.1, none that could be told); HR@10 at 64 1.5 (1.2 to 1.9)" in said
+    assert "HR@10 at 64 1.5 (1.2 to 1.9); none that could be told in 1 more;" in said
+    assert "NE" not in said
 
 
 def test_a_pick_of_a_column_that_is_gone_is_told() -> None:

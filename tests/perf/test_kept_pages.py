@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 def test_the_kept_pages_are_what_the_kept_files_give() -> None:
     pages = load_pages(RESULTS)
     report = REPORT.read_text()
-    for part in (pages.answers(), pages.others(), pages.machines(), *map(pages.bench, pages.results)):
+    first = (pages.answers(), pages.others(), pages.comparisons(), pages.machines())
+    for part in (*first, *map(pages.bench, pages.results)):
         assert part in report, "run: python -m perf.collect"
     page = README.read_text()
     assert page == put_measured(page, pages.measured()), "run: python -m perf.collect --readme"
