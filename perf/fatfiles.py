@@ -52,6 +52,23 @@ def in_child(work: Callable[..., Any], *given: Any) -> Any:
     return answer
 
 
+def load_kernels(folder: Path, log: Log) -> None:
+    """Load what steps on a store of this log need, or compile it: children that are forked then have it already.
+
+    Args:
+        folder: in which a small store is made.
+        log: of the same columns.
+
+    """
+    some = log.in_arrival_order()
+    with Store.create(folder / "kernels", log.schema, shards=1) as store:
+        for first, last in ((0, 1024), (1024, 1056)):
+            store.append(some.rows(first, last), some.visible_at[first:last])
+        store.compact()
+        with store.snapshot() as snapshot:
+            snapshot.read(snapshot.head(snapshot.users()), Projection(("ts", *log.schema.names), max_len=8))
+
+
 def append_live(path: Path, log: Log, append_events: int = APPEND_EVENTS) -> int:
     """Append the log as it arrives, so many events at a time; bytes written."""
     arriving = log.in_arrival_order()

@@ -24,6 +24,7 @@ from perf.fatfiles import (
     APPEND_EVENTS,
     append_live,
     in_child,
+    load_kernels,
     read_parquet,
     read_store,
     size_of,
@@ -55,6 +56,7 @@ def measure(settings: Settings) -> Report:
     user = np.searchsorted(log.offsets, rows, "right") - 1
     examples = {ARRIVING: rows[np.argsort(rank[rows], kind="stable")], SORTED: rows}
     path = settings.scratch / "store"
+    load_kernels(settings.scratch, log)
     store_written = in_child(append_live, path, log)
     slim_written, slim_bytes = in_child(write_slim, settings.scratch / "slim.parquet", log, examples[ARRIVING])
     store_bytes = size_of(path)

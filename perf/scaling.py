@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from perf.fatfiles import in_child
+from perf.fatfiles import in_child, load_kernels
 from perf.harness import Chart, Counters, Curve, Report, Section, Settings, run_bench
 from perf.report import Cell
 from perf.scalingmodel import COMPACTED, LIVE, STATES, Config, Measured, Model, Terms
@@ -93,6 +93,7 @@ DEMAND_S = 200_000
 def measure(settings: Settings) -> Report:
     """Measure, fit, predict, extrapolate."""
     held_out = settings.pick(HELD_OUT, (*HELD_OUT, LARGE))
+    load_kernels(settings.scratch, FITTED[0].make_log(settings.seed))
     found = {config: _measure(config, settings) for config in (*FITTED, *held_out)}
     model = Model.fit([found[config] for config in FITTED])
     errors, failed = _errors(model, {config: found[config] for config in held_out})

@@ -37,6 +37,7 @@ from perf.fatfiles import (
     append_live,
     column_bytes,
     in_child,
+    load_kernels,
     read_parquet,
     read_store,
     size_of,
@@ -75,6 +76,7 @@ def measure(settings: Settings) -> Report:
     drawn = {count: _draw_examples(log, count, settings.seed) for count in SWEPT_A_USER}
     path, slim, fat_path = (settings.scratch / name for name in ("store", "slim.parquet", "fat.parquet"))
 
+    load_kernels(settings.scratch, log)
     store_written = in_child(append_live, path, log, APPEND_A_USER * users)
     stored = {LIVE: size_of(path)}
     rarely_written = in_child(append_live, path.with_name("rare"), log, RARE_A_USER * users)

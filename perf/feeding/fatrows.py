@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -78,7 +79,9 @@ def feed_parquet(task: Task, shuffled: bool) -> Iterator[Epoch]:
     """``DataLoader`` over fat rows in Parquet."""
     path = task.folder / "fat.parquet"
     if not path.exists():
-        _write_parquet(task, path)
+        unfinished = path.with_suffix(f".{os.getpid()}")  # the other way that reads it may be opening, too
+        _write_parquet(task, unfinished)
+        unfinished.rename(path)
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     rows = ParquetRowGroups(path, task.size, shuffled)
     yield epochs_of(DataLoader(rows, None, num_workers=WORKERS, persistent_workers=True))
