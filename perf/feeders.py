@@ -153,7 +153,11 @@ def measure(settings: Settings) -> Report:
             if length == 1024:
                 together = _measure_together(opened, settings.pick(3, 15), TOGETHER_S[settings.full])
             for way in opened.values():
-                way.ask("close")
+                way.tell("close")  # side by side, too
+            for way in opened.values():
+                way.hear()
+                if length == lengths[-1]:
+                    way.hang_up()  # it ends while slower ones still close
         raw = 21 * len(bench.log)
     for length in lengths:
         size = min(BATCH, batch_size(length))
