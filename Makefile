@@ -60,7 +60,7 @@ $(BENCH_STAMP): pyproject.toml constraints.txt
 	@$(BENCH_VENV)/bin/python $(COMPILE) $(BENCH_VENV)/lib || true
 	@touch $@
 
-bench: $(BENCH_STAMP) ## the short form of every bench beside its peers, about 15 minutes; perf/REPORT.md
+bench: $(BENCH_STAMP) ## the short form of every bench beside its peers, about 12 minutes; perf/REPORT.md
 	$(BENCH_VENV)/bin/python -m perf
 
 bench-full: $(BENCH_STAMP) ## the long form of every bench; hours

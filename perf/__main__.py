@@ -52,7 +52,7 @@ BENCHES: dict[str, str] = {
 
 
 SHORTER: dict[str, tuple[str, ...]] = dict.fromkeys(("endurance", "soak", "guided"), ("--minutes", "0.3"))
-"""Options that keep all short forms together near 15 minutes on two cores; by themselves these benches run longer."""
+"""Options that keep all short forms together below 15 minutes on two cores; by themselves these benches run longer."""
 
 UNTIMED = (
     "length", "endurance", "bulkmemory", "storage", "fatrows", "hostile", "guided", "soak", "footprint", "protocol",
