@@ -129,7 +129,8 @@ class Pages:
             some, changes = _asked(question)
             said = [*self._first(some), *self._told(changes)]
             text = f"{unit}: {'; '.join(said)}" if said else ""
-            names = dict.fromkeys(one.pick.bench for one in (*some, *changes))
+            asked_of: list[Comparison | Difference] = [*some, *changes]
+            names = dict.fromkeys(one.pick.bench for one in asked_of)
             sources = "; ".join(filter(None, [text, *(self._source(name) for name in names)]))
             lines.append(f"1. **{asked}** {sources or 'no bench answers this'}.")
         return "\n".join(lines)
