@@ -139,14 +139,15 @@ class Pages:
         """Comparisons in one line."""
         first = [comparison for comparison in some if comparison.first]
         found = self._by_other(first or some)
-        said = [f"{against} {_span(figures)}" for against, figures in found.items()]
-        if first or len(said) <= MOST_FIRST:
-            return said
-        rising = sorted(found, key=lambda against: min(figure.value for figure in found[against]))
-        ahead = sum(min(figure.value for figure in figures) > 1 for figures in found.values())
-        near, far = (", ".join(f"{against} {_span(found[against])}" for against in some)
-                     for some in (rising[:3], rising[-1:]))  # fmt: skip
-        return [f"above 1 in every case against {ahead} of {len(found)}", f"nearest {near}", f"farthest {far}"]
+        least = {f"{against} {_span(figures)}": _ends(figures)[0].value for against, figures in found.items()}
+        if first or len(least) <= MOST_FIRST:
+            return list(least)
+        rising = sorted(least, key=lambda said: least[said])
+        ahead = sum(value > 1 for value in least.values())
+        return [
+            f"above 1 in every case against {ahead} of {len(least)}", f"nearest {', '.join(rising[:3])}",
+            f"farthest {rising[-1]}",
+        ]  # fmt: skip
 
     def _told(self, changes: Sequence[Difference]) -> list[str]:
         """Differences in one line: those that could be told."""
@@ -164,13 +165,17 @@ class Pages:
             for comparison in _asked(question)[0]:
                 for against, figures in self._by_other([comparison]).items():
                     said.setdefault(against, []).append(_say_some(figures, comparison))
-                    again.setdefault(against, []).append(f"`{self.results[comparison.pick.bench].command}`")
+                    again.setdefault(against, []).append(self._again(comparison.pick.bench))
             if said:
                 rows = [
                     [against, "; ".join(said[against]), ", ".join(dict.fromkeys(again[against]))] for against in said
                 ]
                 parts.append(_table(["against", unit, "again"], rows))
         return "\n\n".join(parts if parts[1:] else [*parts, "None has run."])
+
+    def _again(self, name: str) -> str:
+        """The command that makes a bench's figures again."""
+        return f"`{self.results[name].command if name in self.results else command_of(name)}`"
 
     def _source(self, name: str) -> str:
         result = self.results.get(name)
@@ -308,8 +313,7 @@ class Pages:
             if figures:
                 said.append(say_figures(figures, behind))
         names = dict.fromkeys(pick.bench for pick, _ in line.seen)
-        again = [f"`{self.results[name].command if name in self.results else command_of(name)}`" for name in names]
-        return [line.what, "; ".join(said) or "not run", ", ".join(again)]
+        return [line.what, "; ".join(said) or "not run", ", ".join(map(self._again, names))]
 
 
 def put_measured(page: str, table: str) -> str:
@@ -337,8 +341,7 @@ def _say_some(figures: Sequence[Figure], comparison: Comparison) -> str:
     """Figures with what each belongs to; of many the least and the most."""
     if len(figures) <= MOST_SAID:
         return say_figures(figures, comparison.at)
-    ends = [choose(figures, key=lambda figure: figure.value) for choose in (min, max)]
-    return " to ".join(f"{figure.text()} ({fill(comparison.at, figure)})" for figure in ends)
+    return " to ".join(f"{figure.text()} ({fill(comparison.at, figure)})" for figure in _ends(figures))
 
 
 def _asked(question: str) -> tuple[list[Comparison], list[Difference]]:
@@ -358,9 +361,14 @@ def _change(change: Difference, figure: Figure) -> str:
     return f"{fill(change.what, figure)} {number_text(figure.value)} ({interval})"
 
 
+def _ends(figures: Sequence[Figure]) -> tuple[Figure, Figure]:
+    """The least and the most of some figures."""
+    return min(figures, key=lambda figure: figure.value), max(figures, key=lambda figure: figure.value)
+
+
 def _span(figures: Sequence[Figure]) -> str:
     """The range of some figures."""
-    least, most = (choose(figures, key=lambda figure: figure.value) for choose in (min, max))
+    least, most = _ends(figures)
     return least.text() if least.text() == most.text() else f"{least.text()} to {most.text()}"
 
 

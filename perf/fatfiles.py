@@ -70,10 +70,8 @@ def load_kernels(folder: Path, log: Log) -> None:
 
 
 def append_live(path: Path, log: Log, append_events: int = APPEND_EVENTS) -> int:
-    """Append the log as it arrives, so many events at a time; bytes written."""
+    """Append the log as it arrives, so many events at a time; bytes written, kernels' too unless they are loaded."""
     arriving = log.in_arrival_order()
-    with Store.create(path.with_name(path.name + "-warm"), log.schema, shards=1) as store:
-        store.append(arriving.rows(0, 1024), arriving.visible_at[:1024])  # kernels that get compiled are written, too
     with Store.create(path, log.schema, shards=4) as store:
         before = Counters.now()
         for first in range(0, len(log), append_events):

@@ -77,12 +77,12 @@ def append_events(
     """
     from uihkv.shard import AddressSpaceFullError
 
-    try:
-        return _append_once(store, layouts, events, source, offset, claim, ended)
-    except AddressSpaceFullError as error:
-        if error.shard is None or not store.shard(error.shard).grow():
-            raise
-    return append_events(store, layouts, events, source, offset, claim=claim, ended=ended)
+    while True:
+        try:
+            return _append_once(store, layouts, events, source, offset, claim, ended)
+        except AddressSpaceFullError as error:
+            if error.shard is None or not store.shard(error.shard).grow():
+                raise
 
 
 def _append_once(

@@ -232,8 +232,7 @@ def _ingest_by_user(
         job = job_name(source, f"{xxhash.xxh3_64_intdigest(repr(parts).encode()):016x}")
         places = _find_places(store, source, job, work.done, total)
     with _scratch_folder(store, scratch) as folder:
-        ended = None if source is None else (source, total)
-        grouping = Grouping(plan, tuple(places), job, ended, folder)
+        grouping = Grouping(plan, tuple(places), job, folder)
         counts = work_together(work, processes, grouping, report.of_many, lambda _: None)
     if source is not None and job is not None:
         finish_job(store.shard_access(), source, job, total)
@@ -284,8 +283,7 @@ def _check_stopped(
             f"source {source!r} stands in an ingest by user that did not end (with order_by, or into a store that was "
             "being built); run that again first, or choose another source"
         )
-    rows = [file.source.rows for file in files]
-    ends = np.cumsum([0, *rows])
+    ends = np.cumsum([0, *(file.source.rows for file in files)])
     reached = {done}
     if not by_user:  # a shard may be further than all together are
         reached.update(own for own in own_offsets(store.shard_access(), source) if own > done)

@@ -70,7 +70,6 @@ class Grouping:
         plan: the buckets.
         places: of each shard, how far it is: its own offset of the job.
         job: the name under which shards keep their place, None: they keep none.
-        ended: the job's source, and the offset at which it stands once the job was finished; None without a job.
         folder: for the buckets' files.
 
     """
@@ -78,7 +77,6 @@ class Grouping:
     plan: BucketPlan
     places: tuple[int, ...]
     job: str | None
-    ended: tuple[str, int] | None
     folder: Path
 
     ALL_DONE: ClassVar[int] = 1 << 62
@@ -172,6 +170,7 @@ class Share:
         writer.close()
         checked()
         total = sum(file.source.rows for file in work.files)
+        ended = None if work.source is None else (work.source, total)
         tell("write", before, total, store.path)
         for number in sorted(writer.rows):
             pieces = load_bucket(bucket_path(folder, number), writer.rows[number], work.batch_rows)
@@ -180,7 +179,7 @@ class Share:
                 after = next(pieces, None)
                 done += 1
                 place = None if grouping.job is None else Grouping.place(number, done, after is None)
-                count(store.append_parsed(schema, events, source=grouping.job, offset=place, ended=grouping.ended))
+                count(store.append_parsed(schema, events, source=grouping.job, offset=place, ended=ended))
                 tell("write", len(events), total, store.path)
                 if after is None:
                     break
